@@ -1,6 +1,6 @@
-//! The half of geneved that does I/O and talks to people: daemon, command line, packet I/O.
+//! The I/O half of geneved: daemon, command line, packet I/O.
 //!
-//! What is decided about a packet is decided in `libgeneve`; here it is read, written and shown.
+//! `libgeneve` decides what happens to a packet; this crate reads, writes and shows.
 
 pub mod cli;
 pub mod config;

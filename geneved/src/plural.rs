@@ -1,14 +1,14 @@
-//! Numbers of things, in words.
+//! Formatting of counts with their nouns.
 
 use std::fmt::Display;
 
-/// `1 link`, `2 links`: the plural is the word with an `s`.
+/// `1 link`, `2 links`: forms the plural with an `s`.
 #[must_use]
 pub fn counted<N: Copy + Display + PartialEq + From<u8>>(number: N, what: &str) -> String {
     format!("{number} {}", noun(number, what))
 }
 
-/// The word alone, beside a number that is written otherwise.
+/// The noun alone, in the form that fits `number`.
 #[must_use]
 pub fn noun<N: Copy + PartialEq + From<u8>>(number: N, what: &str) -> String {
     match number == N::from(1) {

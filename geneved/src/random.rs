@@ -1,10 +1,10 @@
-//! Numbers that nobody outside can guess, from the system's random source.
+//! Unpredictable numbers from the system's random source.
 
 use std::io;
 
 use crate::refusal::Refusal;
 
-/// So many random bytes.
+/// Returns `N` random bytes.
 ///
 /// # Errors
 /// The system's random source gives none.
@@ -14,7 +14,7 @@ pub(crate) fn bytes<const N: usize>() -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// A random number.
+/// Returns a random number.
 ///
 /// # Errors
 /// The system's random source gives none.
@@ -22,15 +22,16 @@ pub(crate) fn number() -> io::Result<u64> {
     bytes().map(u64::from_ne_bytes)
 }
 
-/// Keys of hash functions, all drawn at once, so that none can be missing later.
+/// Master key from which the keys of all hash functions are derived. Drawn once at start, so that no later draw can
+/// fail.
 #[derive(Clone)]
 pub(crate) struct HashKeys([u8; 32]);
 
 impl HashKeys {
-    /// Draws them; other ones for each start.
+    /// Draws a new master key.
     ///
     /// # Errors
-    /// The system's random source gives none.
+    /// If the system's random source fails.
     pub(crate) fn draw() -> Result<HashKeys, Refusal> {
         bytes().map(HashKeys).map_err(|error| {
             Refusal::new(
@@ -40,7 +41,7 @@ impl HashKeys {
         })
     }
 
-    /// The key of this use; of no two uses does one tell anything of the other.
+    /// Derives the key for `purpose`. Keys for different purposes reveal nothing about each other.
     pub(crate) fn of(&self, purpose: &str) -> [u64; 2] {
         let hash = blake3::keyed_hash(&self.0, purpose.as_bytes());
         let half = |at: usize| {

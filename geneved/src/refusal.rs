@@ -1,38 +1,38 @@
-//! Why something is not done: the error that users read, on which every module may depend and which depends on none.
+//! The error that users read. Every module may depend on this one; it depends on none.
 
 use std::fmt;
 
-/// Why a change is refused. Nothing was changed.
+/// Why a change was refused. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// Object, value and reason.
     pub reason: String,
     /// What to do next; may be empty.
     pub hint: String,
-    /// Of several changes the one that is refused, from 0; `None` where it is known of none.
+    /// Index of the refused change in a batch; `None` if it is not known.
     pub change: Option<usize>,
-    /// What it comes from, where that makes a difference.
+    /// The cause, for callers that handle some causes differently.
     pub cause: RefusalCause,
 }
 
-/// The object that a change is refused because of, by its name.
+/// Cause of a refusal, with the name of the object involved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum RefusalCause {
-    /// None, or it makes no difference which.
+    /// Any other cause.
     #[default]
     Other,
-    /// The object exists already.
+    /// The object already exists.
     Exists(String),
-    /// The link of this name is missing.
+    /// There is no link with this name.
     NoLink(String),
-    /// Another object that it needs is missing.
+    /// Another object that is needed does not exist.
     Missing(String),
-    /// Another object has what it wants.
+    /// Another object already holds the requested resource.
     Conflict(String),
 }
 
 impl RefusalCause {
-    /// The object's name.
+    /// Name of the object.
     #[must_use]
     pub fn object(&self) -> Option<&str> {
         match self {
@@ -46,7 +46,7 @@ impl RefusalCause {
 }
 
 impl Refusal {
-    /// A refusal with a reason and what to do next.
+    /// Creates a refusal from a reason and a hint.
     pub fn new(reason: impl Into<String>, hint: impl Into<String>) -> Self {
         Refusal {
             reason: reason.into(),
@@ -56,13 +56,13 @@ impl Refusal {
         }
     }
 
-    /// The same, because of this.
+    /// Sets the cause.
     #[must_use]
     pub fn because(self, cause: RefusalCause) -> Self {
         Refusal { cause, ..self }
     }
 
-    /// The same, of the change with this number, from 0.
+    /// Sets the index of the refused change, from 0.
     #[must_use]
     pub fn of_change(self, number: usize) -> Self {
         Refusal {

@@ -1,7 +1,7 @@
-//! The whole path of a packet: nanoseconds and allocations of one of a known flow, new flows a second on one core, and what a
-//! million flows cost, with nothing on and with functions: `cargo bench -p libgeneve --bench datapath`.
+//! The whole path of a packet: nanoseconds and allocations per packet of a known flow, new flows per second on one
+//! core, and the memory of a million flows, with and without functions: `cargo bench -p libgeneve --bench datapath`.
 //!
-//! On whatever core it runs: for comparing two versions on one machine, not for publication.
+//! On an unpinned core: for comparing two versions on one machine, not for publication.
 
 #[path = "../tests/world/mod.rs"]
 mod world;
@@ -25,7 +25,7 @@ fn line(what: &str, name: &str, value: f64, unit: &str) {
     println!("{:<44}{value:>10.1} {unit}", format!("{what}, {name}"));
 }
 
-/// The median of short rounds, so that a busy machine does not show.
+/// Median of short rounds, which hides other load on the machine.
 fn nanos(count: u32, mut work: impl FnMut(u32)) -> f64 {
     let round = |from| {
         let begin = Instant::now();
@@ -48,7 +48,7 @@ fn world_of(functions: LinkFunctions) -> LinkWorld {
     LinkWorld::new(functions, limits)
 }
 
-/// A datagram of an endpoint of this host to one on B, of which no two numbers are alike.
+/// Returns a datagram from an endpoint of this host to one on B; [`number`] makes each one unique.
 fn outbound() -> Vec<u8> {
     packet(
         (ip("10.5.0.1"), 1),
@@ -148,7 +148,7 @@ fn known(name: &str, functions: fn() -> LinkFunctions) {
     );
 }
 
-/// A million new flows: how many a second, and what they cost in bytes that were asked for.
+/// Measures a million new flows: flows per second, and requested memory.
 fn new(name: &str, functions: fn() -> LinkFunctions) {
     let mut world = None;
     let mut each = 0.0;

@@ -1,7 +1,7 @@
-//! Nanoseconds per operation of the flow table, what a hit allocates, and what a million flows cost:
+//! Nanoseconds per operation of the flow table, allocations of a hit, and the memory of a million flows:
 //! `cargo bench -p libgeneve --bench flow`.
 //!
-//! On whatever core it runs: for comparing two versions on one machine, not for publication.
+//! On an unpinned core: for comparing two versions on one machine, not for publication.
 
 use std::hint::black_box;
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ const TABLE_FLOWS: u32 = 1_000_000;
 const SYN_UPDATE: PacketUpdate = seen(TcpFlags::SYN);
 const ACK_UPDATE: PacketUpdate = seen(TcpFlags::ACK);
 
-/// As large as a decision with its next hop and its ready encapsulation.
+/// As large as a decision with its next hop and ready encapsulation header.
 type BenchDecision = [u64; 15];
 
 const fn seen(flags: TcpFlags) -> PacketUpdate {
@@ -63,7 +63,7 @@ fn hit(table: &FlowTable<BenchDecision>, key: &FlowKey, now: Now) -> u64 {
     }
 }
 
-/// Kilobytes of this process in memory.
+/// Returns the resident memory of this process in KiB.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
@@ -71,7 +71,7 @@ fn resident() -> u64 {
         .unwrap_or(0)
 }
 
-/// The median of short rounds, so that a busy machine does not show.
+/// Median of short rounds, which hides other load on the machine.
 fn per_operation(name: &str, count: u32, mut work: impl FnMut(u32)) {
     const LOOKUPS_PER_ROUND: u32 = 1000;
     let round = |from| {
@@ -87,8 +87,8 @@ fn per_operation(name: &str, count: u32, mut work: impl FnMut(u32)) {
     println!("{name:<44}{:>10.1} ns", rounds[rounds.len() / 2]);
 }
 
-/// A table with a million flows, in bytes that were asked for: what was given back to the allocator
-/// before would be missing in what the process got.
+/// Returns a table with a million flows. Counts requested memory: the growth of the process would not include memory
+/// that the allocator reuses.
 fn measured(name: &str, keys: impl Fn(u32) -> (FlowKey, FlowKey)) -> FlowTable<BenchDecision> {
     let mut full = None;
     let used = allocation_counter::measure(|| {
@@ -113,7 +113,7 @@ fn main() {
     );
     drop(idle);
 
-    // Visits every flow in an order that no cache foresees.
+    // Visits every flow in an order that defeats caches and prefetching.
     let random = |n: u32| (u64::from(n) * 2_654_435_761 % u64::from(TABLE_FLOWS)) as u32;
     let full = measured("insert", |n| (key(1, n), key(1, n).reversed()));
     per_operation("hit, 1 flow of 1,000,000", TABLE_FLOWS * 5, |_| {

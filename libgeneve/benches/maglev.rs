@@ -1,8 +1,8 @@
-//! Nanoseconds and allocations per choice of a backend, and how long a table takes to build:
+//! Nanoseconds and allocations per choice of a backend, and the time to build a table:
 //! `cargo bench -p libgeneve --bench maglev`.
 //!
-//! Every number is the best of several rounds, on whatever core it runs: for comparing two versions
-//! on one machine, not for publication.
+//! Every number is the best of several rounds, on an unpinned core: for comparing two versions on one machine, not
+//! for publication.
 
 mod report;
 
@@ -23,7 +23,7 @@ const MAGLEV_ROUNDS: usize = 20;
 const PICKS_PER_ROUND: u32 = 10_000;
 const BENCH_VIP: [u8; 4] = [10, 0, 255, 1];
 
-/// A row of the table.
+/// Measures one row of the table.
 fn row(name: &str, work: impl FnMut(u32)) {
     report(name, PICKS_PER_ROUND, work);
 }

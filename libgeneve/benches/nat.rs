@@ -1,8 +1,8 @@
-//! Nanoseconds and allocations of what NAT does for a new flow, and for each packet of a known one:
+//! Nanoseconds and allocations of NAT, for a new flow and for each packet of a known one:
 //! `cargo bench -p libgeneve --bench nat`.
 //!
-//! Every number is the best of several rounds, on whatever core it runs: for comparing two versions
-//! on one machine, not for publication.
+//! Every number is the best of several rounds, on an unpinned core: for comparing two versions on one machine, not
+//! for publication.
 
 mod report;
 
@@ -23,7 +23,7 @@ use report::report;
 
 const LEASES_PER_ROUND: u32 = 1000;
 
-/// A row of the table.
+/// Measures one row of the table.
 fn row(name: &str, work: impl FnMut(u32)) {
     report(name, LEASES_PER_ROUND, work);
 }
@@ -82,7 +82,7 @@ fn inside(n: u32) -> (IpAddr, u16) {
     (addr, 1024 + (n.wrapping_mul(40_503) >> 16) as u16 % 60_000)
 }
 
-/// A pool of which all ports but `left` are leased.
+/// Returns a pool with all ports leased except `left`.
 fn filled(addresses: u32, first_port: u16, left: usize) -> (Arc<NatPool>, Vec<PortLease>) {
     let rules = vec![snat(addresses, first_port)];
     let nat = Nat::compile(LinkIndex(0), rules, &mut PoolRegistry::default()).expect("sound rules");

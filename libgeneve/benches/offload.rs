@@ -1,8 +1,8 @@
-//! Nanoseconds per super-packet for split and merge, over payload sizes that matter:
+//! Nanoseconds per super-packet for split and merge, with common payload sizes:
 //! `cargo bench -p libgeneve --bench offload`.
 //!
-//! Every number is the best of several rounds, on whatever core it runs: for comparing two versions
-//! on one machine, not for publication.
+//! Every number is the best of several rounds, on an unpinned core: for comparing two versions on one machine, not
+//! for publication.
 
 use std::hint::black_box;
 use std::ops::Range;

@@ -1,8 +1,8 @@
-//! Nanoseconds in which a policy decides a new flow, over the number and the kind of its rules:
+//! Nanoseconds for a policy to decide a new flow, by number and kind of its rules:
 //! `cargo bench -p libgeneve --bench policy`.
 //!
-//! Every decision is timed alone and asks about another packet than the last, as new flows do; reading the
-//! clock is included, as the first line shows. For comparing two versions on one machine, not for publication.
+//! Every decision is timed separately, with a different packet each time, as for new flows; reading the clock is
+//! included, and the first line shows its cost. For comparing two versions on one machine, not for publication.
 
 use std::hint::black_box;
 use std::net::Ipv4Addr;
@@ -99,7 +99,7 @@ fn compile(rules: Vec<PolicyRule>, key: &LabelKey) -> Policy {
     Policy::compile(rules, defaults, Some(key), &mut |_| Arc::default()).expect("sound rules")
 }
 
-/// What a person who runs three hundred services would have.
+/// Returns a rule such as an operator of three hundred services would have.
 fn mixed(random: &mut Random, at: u32) -> PolicyRule {
     let mut rule = rule(at);
     rule.pref = random.below(1000);
@@ -221,7 +221,7 @@ fn rule(at: u32) -> PolicyRule {
     )
 }
 
-/// A rule whose last condition no packet fulfils.
+/// Returns a rule whose last condition never matches.
 fn impossible(at: u32) -> PolicyRule {
     PolicyRule {
         to: selector("none"),
@@ -294,7 +294,7 @@ impl QueryPacket {
     }
 }
 
-/// Xorshift: the same rules and packets in every run.
+/// Xorshift generator: the same rules and packets in every run.
 struct Random(u64);
 
 impl Random {
@@ -305,7 +305,7 @@ impl Random {
         ((self.0 >> 32) % u64::from(bound)) as u32
     }
 
-    /// One of 10.0.0.0/14.
+    /// Returns an address in 10.0.0.0/14.
     fn address(&mut self) -> Ipv4Addr {
         Ipv4Addr::from(0x0a00_0000 | self.below(1 << 18))
     }

@@ -1,6 +1,7 @@
-//! Prints the Geneve and VXLAN packets of a capture file, pcap or pcapng, of an Ethernet interface.
+//! Prints the Geneve and VXLAN packets of a capture file (pcap or pcapng) of an Ethernet interface.
 //!
-//! `cargo run -p libgeneve --no-default-features --example decode_capture -- FILE`; without a file, a capture that it makes.
+//! `cargo run -p libgeneve --no-default-features --example decode_capture -- FILE`; without a file, it decodes a
+//! generated capture.
 
 use std::error::Error;
 use std::fs;
@@ -31,7 +32,7 @@ fn main() -> DecodeResult<()> {
     Ok(())
 }
 
-/// The frames of a capture of either format.
+/// Returns the frames of a capture in either format.
 fn frames(capture: &[u8]) -> DecodeResult<Vec<Vec<u8>>> {
     let mut frames = Vec::new();
     if let Ok(mut reader) = PcapReader::new(capture) {
@@ -49,7 +50,7 @@ fn frames(capture: &[u8]) -> DecodeResult<Vec<Vec<u8>>> {
     Ok(frames)
 }
 
-/// What is in a frame, if it is one of a tunnel.
+/// Describes a frame, if it is a tunnel packet.
 fn describe(frame: &[u8]) -> Option<String> {
     let outer = Ethernet::parse(frame).ok()?.payload();
     let packet = Packet::parse(outer).ok()?;
@@ -63,7 +64,7 @@ fn describe(frame: &[u8]) -> Option<String> {
     };
     let payload = &outer[packet.payload_offset.into()..packet.total_len.into()];
     let between = format!("{} > {} {}", packet.src, packet.dst, encapsulation.title());
-    // Each parser says why it does not take what it was given.
+    // Each parser's error says why it refused the packet.
     let envelope = match encapsulation.parse(payload) {
         Ok(envelope) => envelope,
         Err(error) => return Some(format!("{between}: {error}")),
@@ -97,7 +98,7 @@ fn ip(bytes: &[u8]) -> String {
     }
 }
 
-/// A capture of two packets, the second of which is cut off.
+/// Returns a capture of two packets, the second of which is truncated.
 fn sample() -> DecodeResult<Vec<u8>> {
     let ip = |src: [u8; 4], dst: [u8; 4], payload: &[u8]| -> DecodeResult<Vec<u8>> {
         let len = u16::try_from(payload.len())?;

@@ -1,4 +1,4 @@
-//! Puts a packet into Geneve with two options, and takes it out again.
+//! Encapsulates a packet in Geneve with two options, and decapsulates it again.
 //!
 //! `cargo run -p libgeneve --no-default-features --example encapsulate`
 
@@ -10,7 +10,7 @@ use libgeneve::wire::option::{OptionClass, OptionType};
 use libgeneve::wire::packet::Packet;
 use libgeneve::wire::transport::udp_header;
 
-/// An inner packet: a UDP datagram.
+/// Returns an inner packet: a UDP datagram.
 fn inner(payload: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
     let datagram_len = u16::try_from(8 + payload.len())?;
     let (src, dst) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
@@ -24,7 +24,8 @@ fn inner(payload: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
 fn main() -> Result<(), Box<dyn Error>> {
     let vni: Vni = "100".parse()?;
     // Class 0x0102 is Open Virtual Network's; 0xff00 and above are for experiments. The high bit of a type makes it
-    // critical: who does not know the option must drop the packet. The builder derives the header's C bit from it.
+    // critical: a receiver that does not know the option must drop the packet. The builder derives the header's C bit
+    // from it.
     let header = GeneveBuilder::new(vni, protocol_type::IPV4)
         .option(OptionClass(0x0102), OptionType(0x80), &[0, 1, 0, 2])?
         .option(OptionClass(0xff47), OptionType(0x01), b"eightlen")?

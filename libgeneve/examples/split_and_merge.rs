@@ -1,4 +1,4 @@
-//! Cuts a TCP super-packet, as a TUN interface hands it over, into segments for the wire, and merges them again.
+//! Splits a TCP super-packet, as a TUN interface hands it over, into segments for the wire, and merges them again.
 //!
 //! `cargo run -p libgeneve --no-default-features --example split_and_merge`
 
@@ -16,7 +16,7 @@ use libgeneve::wire::packet::Packet;
 /// Payload bytes of each segment.
 const MSS: u16 = 1400;
 
-/// A TCP packet with so many bytes of payload.
+/// Returns a TCP packet with this many bytes of payload.
 fn tcp(payload: u16) -> Vec<u8> {
     let (src, dst) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
     let header = Ipv4Header::new(src, dst, protocol::TCP, 20 + payload);
@@ -28,7 +28,7 @@ fn tcp(payload: u16) -> Vec<u8> {
     bytes
 }
 
-/// Takes the segments; a sender would rather keep the ranges, and give both to the kernel as an iovec.
+/// Collects the segments; a real sender would keep the ranges, and pass both to the kernel as an iovec.
 struct Datagrams<'a> {
     payload: &'a [u8],
     made: Vec<Vec<u8>>,
@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut bytes = tcp(10_000);
     let packet = Packet::parse(&bytes)?;
     packet.write_partial_checksum(&mut bytes);
-    // What TUN says about the packet: cut it, and finish the checksum of each segment.
+    // The header that TUN puts before the packet: segment it, and finish the checksum of each segment.
     let vnet = VnetHdr {
         flags: NEEDS_CSUM,
         gso_type: GsoType::TcpV4,
@@ -66,7 +66,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         cut.segments, cut.segment_len, cut.last_len
     );
 
-    // The other way: buffers are named by a tag, here their number; what comes out are ranges in them.
+    // The other direction: buffers are identified by a tag, here their number, and parts of the output are ranges in
+    // them.
     let mut merged = Vec::new();
     let mut take = |_lane: u64, packet: SuperPacket<'_, usize>| {
         println!(

@@ -1,33 +1,33 @@
-//! Wire formats and offloads of overlay networks, and the deciding half of geneved.
+//! Wire formats and offloads of overlay networks, and the packet processing of geneved.
 //!
-//! Bytes in, verdicts and bytes out. This crate has no sockets, no clock, no async, no logging and
-//! no unsafe code: whoever calls it brings the packets, the tables and the time.
+//! Bytes in, verdicts and bytes out. This crate has no sockets, no clock, no async, no logging and no unsafe code:
+//! the caller provides the packets, the tables and the time.
 //!
 //! Without the feature `datapath`, which is on by default, there are only [`wire`] and [`offload`].
 //!
-//! - [`wire`]: one protocol a file, views over bytes that were checked, and builders.
-//! - [`offload`]: `virtio_net_hdr`, split of super-packets into trains, merge of trains.
-//! - [`route`], [`link`]: what a VPC knows: its hosts, prefixes and encapsulation.
+//! - [`wire`]: one file per protocol: checked views over bytes, and builders.
+//! - [`offload`]: `virtio_net_hdr`, segmentation of super-packets, and merging packets into super-packets.
+//! - [`route`], [`link`]: the tables of a VPC: hosts, prefixes and encapsulation.
 //! - [`mtu`], [`ecn`]: tunnel MTU arithmetic, MSS clamp; RFC 6040 and RFC 2983.
-//! - [`flow`]: flow keys, the flow table, TCP state, fragments; the keyed hash of a flow.
-//! - [`bridge`]: MAC addresses: where they are, and which addresses they have.
+//! - [`flow`]: flow keys, the flow table, TCP state, fragments; the keyed flow hash.
+//! - [`bridge`]: the FDB and the neighbour cache of Ethernet links.
 //! - [`nat`]: source, destination and static NAT, ports, ICMP errors.
-//! - [`label`], [`options`]: what Geneve options mean.
-//! - [`policy`]: which flows a link lets through.
-//! - [`service`]: virtual addresses, and which backend a new flow gets.
+//! - [`label`], [`options`]: labels, and the meaning of Geneve options.
+//! - [`policy`]: rules that allow or deny flows.
+//! - [`service`]: virtual addresses, and the choice of a backend for a new flow.
 //! - [`qos`]: classes and token buckets.
-//! - [`sent`]: what was sent lately, by which ICMP errors of the underlay are judged.
+//! - [`sent`]: recently sent datagrams, to judge ICMP errors of the underlay.
 //! - [`time`]: time, which is an argument.
-//! - [`datapath`]: the packet's journey, egress and ingress, readable from top to bottom.
-//! - [`drop`](mod@drop): the one table of reasons for which a packet is not forwarded.
+//! - [`datapath`]: the path of a packet, egress and ingress, readable from top to bottom.
+//! - [`drop`](mod@drop): the table of all drop reasons.
 #![forbid(unsafe_code)]
 
-// What the README shows is tried.
+// Runs the example in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-// Unit tests share the packets of the integration tests, which know the crate by its name.
+// Unit tests share the packets of the integration tests, which refer to the crate by its name.
 #[cfg(all(test, feature = "datapath"))]
 extern crate self as libgeneve;
 

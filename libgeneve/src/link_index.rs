@@ -1,7 +1,8 @@
-//! The number that stands for a link wherever a link itself is not needed.
+//! Index of a link, for code that does not need the link itself.
 //!
-//! Apart from [`link`](crate::link), whose tables hold flows, routes and NAT rules, because those are kept by link in turn.
+//! Separate from [`link`](crate::link) to avoid a cycle: its tables hold flows, routes and NAT rules, which in turn
+//! refer to links.
 
-/// A link's place in [`Tables`](crate::link::Tables): small, handed out by the daemon, reused after the link is gone.
+/// Index of a link in [`Tables`](crate::link::Tables): small, assigned by the daemon, reused after the link is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkIndex(pub u32);

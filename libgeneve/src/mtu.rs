@@ -1,7 +1,7 @@
-//! The tunnel MTU as a sum that can be shown, and the MSS clamp that keeps TCP below it.
+//! Tunnel MTU as a sum that can be displayed, and the MSS clamp for it.
 //!
-//! Owns the arithmetic (RFC 8926 section 4.4.1). Where the underlay's MTU comes from is the daemon's
-//! business; the ICMP error for a packet that is too big is [`wire::icmp`](crate::wire::icmp)'s.
+//! Owns the arithmetic (RFC 8926 section 4.4.1). The daemon finds the underlay's MTU;
+//! [`wire::icmp`](crate::wire::icmp) builds the ICMP error for a packet that is too big.
 
 use std::fmt;
 
@@ -14,34 +14,34 @@ use crate::wire::packet::{Fragment, IpVersion, Packet, Transport};
 use crate::wire::prefix_mut;
 use crate::wire::transport::{TCP_HEADER_LEN, TcpFlags, TcpHeader, UDP_HEADER_LEN};
 
-/// The smallest MTU that a link which carries IPv6 may have (RFC 8200 section 5).
+/// Smallest MTU of a link that carries IPv6 (RFC 8200 section 5).
 pub const MIN_IPV6: u32 = 1280;
-/// The smallest MTU that a link which carries IPv4 may have (RFC 791 section 3.2).
+/// Smallest MTU of a link that carries IPv4 (RFC 791 section 3.2).
 pub const MIN_IPV4: u32 = 68;
 
-/// The longest inner packet that crosses the underlay in one piece, as a sum.
+/// Tunnel MTU: the longest inner packet that crosses the underlay unfragmented, as a sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TunnelMtu {
-    /// The MTU of the underlay's route, in bytes of outer IP packet.
+    /// MTU of the underlay's route, in bytes of outer IP packet.
     pub underlay: u32,
     /// The outer IP version.
     pub outer: IpVersion,
-    /// How packets are wrapped.
+    /// Encapsulation.
     pub encapsulation: Encapsulation,
-    /// What datagrams carry.
+    /// Inner protocol.
     pub inner: InnerProtocol,
-    /// The longest options that will be sent, in bytes: a multiple of 4, at most 252.
+    /// Length of the longest options that will be sent, in bytes: a multiple of 4, at most 252.
     pub options: u16,
 }
 
 impl TunnelMtu {
-    /// Bytes of the outer IP header: 20 or 40.
+    /// Length of the outer IP header: 20 or 40 bytes.
     #[must_use]
     pub const fn outer_ip(&self) -> u32 {
         self.outer.header_len() as u32
     }
 
-    /// Bytes that encapsulation adds to an inner packet.
+    /// Returns the encapsulation overhead of an inner packet, in bytes.
     #[must_use]
     pub const fn overhead(&self) -> u32 {
         self.outer_ip()
@@ -51,8 +51,8 @@ impl TunnelMtu {
             + self.inner.header_len() as u32
     }
 
-    /// The tunnel MTU, in bytes of inner IP packet; 0 where the underlay does not even hold the
-    /// headers, and at most 65,535.
+    /// Returns the tunnel MTU, in bytes of inner IP packet: at most 65,535; 0 if the underlay's MTU does not even
+    /// hold the headers.
     #[must_use]
     pub const fn mtu(&self) -> u16 {
         let mtu = self.underlay.saturating_sub(self.overhead());
@@ -63,16 +63,15 @@ impl TunnelMtu {
         }
     }
 
-    /// Whether the family's smallest packets cross the underlay in one piece. Where they do not, their outer packets are
-    /// fragmented.
+    /// Whether the smallest MTU of the family fits the tunnel MTU. If not, the outer packets are fragmented.
     #[must_use]
     pub const fn carries(&self, version: IpVersion) -> bool {
         self.mtu() >= minimum(version)
     }
 }
 
-/// The longest packet, in bytes, that every link must carry, however narrow the underlay is: [`MIN_IPV4`] or
-/// [`MIN_IPV6`].
+/// Returns the longest packet, in bytes, that every link must carry, however small the underlay's MTU is:
+/// [`MIN_IPV4`] or [`MIN_IPV6`].
 #[must_use]
 pub const fn minimum(version: IpVersion) -> u16 {
     match version {
@@ -112,13 +111,13 @@ const OPTION_END: u8 = 0;
 const OPTION_NOP: u8 = 1;
 const OPTION_MSS: u8 = 2;
 
-/// Lowers the MSS option of a SYN or SYN/ACK to what `mtu` leaves behind an IP and a TCP header without
-/// options (RFC 6691), and says whether it did. `mtu` is in bytes of inner IP packet.
+/// Lowers the MSS option of a SYN or SYN/ACK to what `mtu` leaves after an IP and a TCP header without options (RFC
+/// 6691), and returns whether it did. `mtu` is in bytes of inner IP packet.
 ///
-/// `partial` says that the checksum is partial (`VIRTIO_NET_HDR_F_NEEDS_CSUM`): it covers the
-/// pseudo-header only and stays as it is. A whole checksum is updated (RFC 1624). `bytes` is what
-/// `packet` was parsed from. A SYN without the option, with options that do not add up, or in
-/// fragments is left alone, as is every packet when `mtu` does not even hold the headers.
+/// `partial` means that the checksum is partial (`VIRTIO_NET_HDR_F_NEEDS_CSUM`): it covers only the pseudo-header and
+/// stays as it is. A finished checksum is updated (RFC 1624). `bytes` is what `packet` was parsed from. A SYN that
+/// has no MSS option, has malformed options, or is fragmented is left alone, as is every packet if `mtu` does not
+/// even hold the headers.
 #[inline]
 pub fn clamp_mss(bytes: &mut [u8], packet: &Packet, mtu: u16, partial: bool) -> bool {
     let Transport::Tcp { flags, .. } = packet.transport else {
@@ -149,7 +148,7 @@ pub fn clamp_mss(bytes: &mut [u8], packet: &Packet, mtu: u16, partial: bool) -> 
     *mss = most.into();
     if !partial {
         let check = header.checksum.get();
-        // At an odd offset the value's bytes belong to two words, in the other order.
+        // At an odd offset the value's bytes belong to two words, in swapped order.
         let check = if at % 2 == 0 {
             update16(check, old, most)
         } else {
@@ -160,7 +159,7 @@ pub fn clamp_mss(bytes: &mut [u8], packet: &Packet, mtu: u16, partial: bool) -> 
     true
 }
 
-/// Where the value of the MSS option is among TCP options (RFC 9293 section 3.1).
+/// Returns the offset of the MSS option's value in TCP options (RFC 9293 section 3.1).
 fn mss_option(options: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
@@ -273,7 +272,7 @@ mod tests {
 
     #[test]
     fn the_mss_of_a_syn_is_lowered_and_its_checksum_stays_right() {
-        // The option first, behind one NOP (an odd offset), behind two, and behind a timestamp.
+        // The option at the start, after one NOP (an odd offset), after two, and after a timestamp.
         let layouts: [&[u8]; 4] = [
             &[2, 4, 0x23, 0x28],
             &[1, 2, 4, 0x23, 0x28, 1, 1, 0],

@@ -1,5 +1,5 @@
-//! The locks and atomics of what workers share: those of `std`, or in models of it those of `shuttle`, which choose what
-//! thread goes on at each of them.
+//! Locks and atomics for state shared by workers: those of `std`, or in model tests those of `shuttle`, which may
+//! switch threads at each of them.
 
 #[cfg(all(test, shuttle))]
 pub(crate) use shuttle::sync::{Mutex, MutexGuard, RwLock, atomic};

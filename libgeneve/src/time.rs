@@ -8,7 +8,7 @@ use std::time::Duration;
 pub struct Now(pub u64);
 
 impl Now {
-    /// Time elapsed since `earlier`; zero if it is later.
+    /// Returns the time elapsed since `earlier`; zero if that is later.
     #[inline]
     #[must_use]
     pub fn since(self, earlier: Now) -> Duration {

@@ -1,4 +1,4 @@
-//! A policy of ten thousand rules decides without calling the allocator, and fits the memory that it may take.
+//! Checks that a policy of ten thousand rules decides without allocating, and stays within its memory bound.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ const DENY_ALL: PolicyDefaults = PolicyDefaults {
     egress: PolicyAction::Deny,
 };
 
-/// Rules no two of which share a prefix, a selector, a range or an option.
+/// Returns rules that do not share any prefix, selector, range or option.
 fn rules() -> Vec<PolicyRule> {
     let rule = |at: u32| {
         let action = [

@@ -1,4 +1,4 @@
-//! The command line of the benchmark.
+//! Command line of the benchmark.
 
 use crate::measure::Measure;
 use crate::tunnel::Tunnel;
@@ -30,7 +30,7 @@ bench change [OPTIONS]: what one change costs beside many links; `bench change -
   --underlay-mtu N      MTU of the veth (default 1500)
   --json FILE           every single value, for other programs";
 
-/// What to measure, and how.
+/// Parsed arguments.
 pub struct BenchArguments {
     pub rounds: usize,
     pub duration: Duration,
@@ -49,7 +49,7 @@ pub struct BenchArguments {
 }
 
 impl BenchArguments {
-    /// Reads the command line; the error is what to print.
+    /// Parses the command line; the error is the text to print.
     pub fn parse(words: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut arguments = Self {
             rounds: 3,
@@ -113,7 +113,7 @@ fn number<T: std::str::FromStr>(word: &str) -> Result<T, String> {
         .map_err(|_| format!("{word:?} is not a number\n{BENCH_HELP}"))
 }
 
-/// The daemon of the same build.
+/// Path of the daemon from the same build.
 pub fn beside_this_program() -> PathBuf {
     let own = std::env::current_exe().unwrap_or_default();
     own.with_file_name("geneved")

@@ -1,7 +1,8 @@
-//! `bench change`: what one change costs a daemon that has many links, and whether the cost grows with them.
+//! `bench change`: cost of one configuration change on a daemon with many links, and whether it grows with their
+//! number.
 //!
-//! Each number of links is a daemon of its own in a namespace of its own. A change is timed from the request on the control
-//! socket to the answer; beside it stands the CPU time that the daemon spent on it, with what it does after the answer.
+//! Each number of links gets its own daemon in its own namespace. A change is timed from the request on the control
+//! socket to the reply; the daemon's CPU time is shown too and includes work after the reply.
 
 use std::fs;
 use std::io;
@@ -26,7 +27,7 @@ bench change [OPTIONS]: the time that one change takes beside many links; needs 
   --rounds N            how often each change is made (default: 15)
   --geneved PATH        the binary (default: geneved beside this program)";
 
-/// Between two changes, so that what the daemon does after an answer is not counted to the next.
+/// Pause between changes, so that work after a reply is not charged to the next change.
 const REST: Duration = Duration::from_millis(150);
 
 struct Arguments {
@@ -62,7 +63,7 @@ impl Arguments {
 /// Runs the benchmark with these arguments.
 ///
 /// # Errors
-/// What to print: the help, or why it could not be run.
+/// If it cannot be run, or the help was asked for; with the text to print.
 pub fn run(words: impl Iterator<Item = String>) -> Result<(), String> {
     let arguments = Arguments::parse(words)?;
     measure_all(&arguments).map_err(|error| error.to_string())
@@ -74,7 +75,7 @@ fn measure_all(arguments: &Arguments) -> io::Result<()> {
     println!("|---|---|---|---|");
     for &links in &arguments.links {
         let host = LabNetns::new(&format!("{}-change-{links}", crate::BENCH_PREFIX))?;
-        // A fresh interface would solicit routers for a quarter of a minute.
+        // A new interface would solicit routers for 15 seconds.
         host.sysctl("ipv6/conf/default/accept_ra", "0")?;
         host.ip("link add u0 type veth peer name u1")?;
         host.ip("address add 192.0.2.1/24 dev u0")?;
@@ -110,12 +111,12 @@ fn configuration(links: u32) -> String {
     }).collect()
 }
 
-/// The network of a link, without its last byte.
+/// Network of a link, without the last octet.
 fn net_of(number: u32) -> String {
     format!("10.{}.{}", number / 250, number % 250)
 }
 
-/// One kind of change, and the one that takes it back.
+/// Kind of change, with the change that reverts it.
 struct TimedChange {
     name: &'static str,
     there: Value,
@@ -159,7 +160,7 @@ fn kinds(links: u32) -> Vec<TimedChange> {
 fn measure(daemon: &DaemonProcess, links: u32, rounds: usize) -> io::Result<()> {
     let failed = |error: &dyn std::fmt::Display| io::Error::other(error.to_string());
     let mut client = Client::connect(&daemon.socket()).map_err(|e| failed(&e))?;
-    // What the kernel and the daemon do with fresh interfaces is over by then.
+    // By then the kernel and the daemon have finished setting up the new interfaces.
     sleep(Duration::from_millis(1500) + Duration::from_millis(2 * u64::from(links)));
     let idle = cpu_of(daemon.pid())?;
     sleep(REST * 10);
@@ -201,7 +202,7 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// The CPU time that a process has had so far, in all of its threads.
+/// CPU time of a process, all threads included.
 fn cpu_of(pid: u32) -> io::Result<Duration> {
     let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid.cast_signed()))?;
     Ok(Duration::from(clock.now()?))

@@ -1,9 +1,8 @@
-//! The least that user space can do for a tunnel: copy each packet from a TUN interface into a datagram, and from a datagram
-//! into a TUN interface.
+//! Lower bound for a user-space tunnel: copies each packet between a TUN interface and a UDP socket.
 //!
-//! There is no encapsulation, no decision, no checksum and no segmentation; super-packets cross the veth whole, because its MTU
-//! lets them. What geneved does beside the kernel's tunnel is to be seen against what this does: the rest is the price of
-//! leaving the kernel.
+//! No encapsulation, no lookups, no checksums and no segmentation; super-packets cross the veth whole because its MTU
+//! permits it. It separates the cost of leaving the kernel from the cost of geneved when geneved is compared with the
+//! kernel's tunnel.
 
 use geneved::io::create_tun;
 use geneved::lab::netns::LabNetns;
@@ -19,22 +18,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
-/// The MTU that the veth needs.
+/// MTU that the veth needs.
 pub const UNDERLAY_MTU: u32 = 65_535;
 const COPY_PORT: u16 = 6082;
 const BUFFER: usize = 65_536;
 const COPY_SOCKET_BUFFER: usize = 8 << 20;
-/// Milliseconds after which a thread that waits looks whether it is over.
+/// Poll timeout in milliseconds, after which a waiting thread checks whether to stop.
 const POLL_MILLIS: u16 = 200;
 
-/// One host's half of the tunnel: a thread for each direction, until it is dropped.
+/// One host's half of the tunnel, with a thread for each direction; runs until dropped.
 pub struct CopyTunnel {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl CopyTunnel {
-    /// Makes the interface `t0` on `host`, and copies between it and `peer`.
+    /// Creates the interface `t0` on `host`, and copies between it and `peer`.
     pub fn start(host: &LabNetns, own: IpAddr, peer: IpAddr) -> io::Result<Self> {
         let (tun, socket) = host.netns().run(|| -> io::Result<_> {
             let tun = create_tun("t0", 1, false).map_err(Error::other)?;
@@ -66,8 +65,8 @@ impl CopyTunnel {
     }
 }
 
-/// Runs `step` again and again until it is over. Where it fails, it waits for `source`: there is nothing to read, the interface is
-/// down, the peer does not listen yet, or what it had read found a full queue and is lost.
+/// Repeats `step` until stopped. If it fails, waits for `source`: there is nothing to read, the interface is down,
+/// the peer is not listening yet, or a full queue dropped the packet.
 fn spawn<S: AsFd + Send + 'static>(
     stop: &Arc<AtomicBool>,
     source: S,

@@ -21,7 +21,7 @@ use report::Results;
 use std::process::ExitCode;
 use tunnel::TunnelPair;
 
-/// What the names of all namespaces of the benchmark begin with.
+/// Prefix of all namespaces of the benchmark.
 const BENCH_PREFIX: &str = "gnvbench";
 
 fn main() -> ExitCode {
@@ -66,7 +66,7 @@ fn run(arguments: &BenchArguments) -> std::io::Result<()> {
                 pairs.push(TunnelPair::new(number, tunnel, underlay, arguments)?);
             }
             for &measure in &arguments.measures {
-                // The first to run in one round is not the first in the next.
+                // Rotates the order in each round.
                 for turn in 0..pairs.len() {
                     let pair = &pairs[(turn + round) % pairs.len()];
                     match measure.run(pair, arguments) {

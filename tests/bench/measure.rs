@@ -1,4 +1,4 @@
-//! What is measured between two hosts.
+//! Measurements between two hosts.
 
 use crate::arguments::BenchArguments;
 use crate::tunnel::TunnelPair;
@@ -21,7 +21,7 @@ pub enum Measure {
     Idle,
 }
 
-/// One measured number.
+/// Measured quantity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Quantity {
     Tcp1Rate,
@@ -44,7 +44,7 @@ pub enum Quantity {
 }
 
 impl Quantity {
-    /// What it is, with its unit.
+    /// Its title, with the unit.
     pub const fn title(self) -> &'static str {
         match self {
             Self::Tcp1Rate => "TCP 1 stream, Gbit/s",
@@ -67,7 +67,7 @@ impl Quantity {
         }
     }
 
-    /// Times are compared by difference, all else by ratio.
+    /// Whether it is a time, which is compared by difference instead of by ratio.
     pub const fn is_time(self) -> bool {
         matches!(
             self,
@@ -76,11 +76,11 @@ impl Quantity {
     }
 }
 
-/// The numbers of one measurement.
+/// Values of one measurement.
 pub struct MeasuredValues(pub Vec<(Quantity, f64)>);
 
 impl MeasuredValues {
-    /// In one line.
+    /// Formats the values on one line.
     pub fn brief(&self) -> String {
         let each = self
             .0
@@ -115,7 +115,7 @@ impl Measure {
     pub fn run(self, pair: &TunnelPair, arguments: &BenchArguments) -> io::Result<MeasuredValues> {
         use Quantity as Q;
         let time = arguments.duration;
-        // The first packet finds its neighbour and wakes what slept; that is not what is measured.
+        // Warm-up: the first packet resolves the neighbour and wakes sleeping threads.
         let warm = EchoRun {
             count: 3,
             interval: Duration::from_millis(5),
@@ -260,7 +260,7 @@ fn iperf(pair: &TunnelPair, time: Duration) -> io::Result<MeasuredValues> {
     ]))
 }
 
-/// CPU time that the whole machine has used since it started: all but idle, waiting and stolen time.
+/// CPU time that the machine has used since boot, without idle, iowait and steal.
 fn cpu_seconds() -> io::Result<f64> {
     /// `/proc/stat` counts in `USER_HZ`, which is 100 on every architecture that geneved runs on.
     const TICKS_PER_SECOND: f64 = 100.0;
@@ -281,7 +281,7 @@ fn cpu_seconds() -> io::Result<f64> {
     Ok(busy / TICKS_PER_SECOND)
 }
 
-/// TCP segments that the client's namespace has retransmitted.
+/// TCP segments retransmitted in the client's namespace.
 fn retransmitted(pair: &TunnelPair) -> io::Result<u64> {
     let snmp = pair
         .ends

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 
-/// Everything that was measured: a value for each round.
+/// All measured values, one per round.
 pub struct Results {
     tunnels: Vec<String>,
-    /// What the others are compared with.
+    /// Tunnel that the others are compared with.
     base: String,
     conditions: String,
     values: BTreeMap<(VethKind, Quantity), BTreeMap<String, Vec<f64>>>,
@@ -173,7 +173,7 @@ fn compare(
     (!values.is_empty() && values.iter().all(|v| v.is_finite())).then_some(values)
 }
 
-/// Whether the median reaches the project's goal, where there is one.
+/// Whether the median meets the project's goal, if there is one.
 fn verdict(goal: Option<f64>, quantity: Quantity, relative: Option<&[f64]>) -> String {
     let (Some(goal), Some(values)) = (goal, relative) else {
         return String::new();
@@ -187,7 +187,7 @@ fn verdict(goal: Option<f64>, quantity: Quantity, relative: Option<&[f64]>) -> S
     format!("{bound} {goal} {}", if reached { "yes" } else { "NO" })
 }
 
-/// What geneved is to reach beside the kernel's device.
+/// Goals relative to the kernel's device.
 fn beside_vxlan(underlay: VethKind, quantity: Quantity) -> Option<f64> {
     match (underlay, quantity) {
         (VethKind::Veth, Quantity::Tcp1Rate) => Some(0.75),
@@ -202,7 +202,7 @@ fn beside_vxlan(underlay: VethKind, quantity: Quantity) -> Option<f64> {
     }
 }
 
-/// What other kinds of links, and functions, may cost beside geneved's usual link.
+/// Goals of other link types and of functions, relative to geneved's usual link.
 fn beside_geneved(quantity: Quantity) -> Option<f64> {
     matches!(
         quantity,

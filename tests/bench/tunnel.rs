@@ -12,18 +12,18 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-/// A link of IP packets over Geneve.
+/// Link type that carries IP packets over Geneve.
 const GENEVE_LINK: &str = "type = \"geneve\"";
 
-/// What `geneved-functions` sends to: an address outside of the VPC, behind the second host.
+/// Destination of `geneved-functions`: an address outside of the VPC, behind the second host.
 const BENCH_OUTSIDE: &str = "203.0.113.1";
-/// Whose name the first host has outside.
+/// Source address of the first host after NAT.
 const BENCH_POOL: &str = "198.51.100.1";
 
-/// What carries the overlay.
+/// Kind of tunnel.
 #[derive(Clone, Debug)]
 pub enum Tunnel {
-    /// The daemon: its label, another binary than the usual one, its `io` setting, and what its link is.
+    /// The daemon: its label, an alternative binary, its `io` setting, and its link type.
     Geneved {
         label: String,
         binary: Option<PathBuf>,
@@ -34,7 +34,7 @@ pub enum Tunnel {
     },
     /// The kernel's VXLAN device.
     Vxlan,
-    /// The least that user space can do.
+    /// User-space copying without a protocol, see `copy.rs`.
     Copy,
     /// No tunnel: the veth itself.
     Raw,
@@ -85,7 +85,7 @@ impl Tunnel {
 /// Two hosts with a tunnel between them.
 pub struct TunnelPair {
     pub label: String,
-    /// From the first host to the second one, through the tunnel.
+    /// Ends of a conversation from the first host to the second one, through the tunnel.
     pub ends: TrafficEnds,
     // Dropped in this order: daemons before the namespaces they live in.
     _daemons: Vec<DaemonProcess>,
@@ -176,7 +176,7 @@ impl TunnelPair {
     }
 }
 
-/// Gives the tunnel's interface its address.
+/// Assigns the address to the tunnel's interface.
 fn bring_up(host: &LabNetns, inner: IpAddr) -> io::Result<()> {
     let (address, no_dad) = (with_length(inner), no_dad(inner));
     host.ip(&format!("address add {address} dev t0{no_dad}"))?;
@@ -249,7 +249,7 @@ impl Tunnel {
     }
 }
 
-/// The secret of the labels, in a file that nobody else may read.
+/// Secret of the labels, in a file that only its owner can read.
 fn secret(site: &DaemonFiles) -> io::Result<String> {
     use std::os::unix::fs::OpenOptionsExt as _;
     std::fs::create_dir_all(&site.directory)?;
@@ -264,8 +264,8 @@ fn secret(site: &DaemonFiles) -> io::Result<String> {
     Ok(path.display().to_string())
 }
 
-/// 1,000 rules that do not match before the one that does, labels, a class that does not run out, and the way outside through
-/// the second host's source NAT.
+/// Configuration with 1,000 rules before the one that matches, labels, a class that is never exceeded, and the route
+/// outside through the second host's source NAT.
 fn functions_of(i: usize, outer: [IpAddr; 2], inner: [IpAddr; 2]) -> String {
     let mut config = "ingress = \"deny\"\negress = \"deny\"\n".to_owned();
     for (at, address) in inner.iter().enumerate() {
@@ -320,7 +320,7 @@ fn with_length(address: IpAddr) -> String {
     format!("{address}/{}", if address.is_ipv4() { 24 } else { 64 })
 }
 
-/// Duplicate address detection would hold an IPv6 address back for a second or two.
+/// Skips duplicate address detection, which would delay an IPv6 address by a second or two.
 fn no_dad(address: IpAddr) -> &'static str {
     if address.is_ipv6() { " nodad" } else { "" }
 }

@@ -1,16 +1,16 @@
-//! The three underlays: what the veth's ends may do for the sender and the receiver.
+//! Underlays: offloads of the veth's ends.
 
 use geneved::lab::netns::LabNetns;
 use std::io;
 
-/// Which offloads the veth has.
+/// Offloads of the veth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum VethKind {
-    /// As the kernel makes it: super-packets cross it whole.
+    /// Kernel defaults: super-packets cross it whole.
     Veth,
-    /// No offload at either end: what a wire between plain network cards carries, packet by packet.
+    /// No offloads at either end: packet by packet, as between plain network cards.
     Wire,
-    /// What a plain network card does: checksums on transmit, GRO on receive, no segmentation.
+    /// Offloads of a plain network card: checksums on transmit, GRO on receive, no segmentation.
     Nic,
 }
 
@@ -54,7 +54,7 @@ impl VethKind {
             host.exec("ethtool", &words)?;
         }
         if self == Self::Nic {
-            // Older kernels have fewer of these; what is not there cannot be on.
+            // Older kernels lack some of these features; a missing one cannot be on.
             for feature in [
                 "tx-udp_tnl-segmentation",
                 "tx-udp_tnl-csum-segmentation",

@@ -1,4 +1,4 @@
-//! Two hosts with an Ethernet link each, a Linux bridge around it, and two stations behind each bridge.
+//! Two hosts with an Ethernet link each, attached to a Linux bridge with two stations behind it.
 
 use geneved::lab::netns::{self, LabNetns};
 use geneved::traffic::{Netns, TrafficEnds};
@@ -22,7 +22,8 @@ pub struct Bridged {
 }
 
 impl Bridged {
-    /// Makes them; `more` is what follows the link in the configuration of each host, further lines of the link first.
+    /// Creates both sites. `more` follows the link in the configuration of each host and may start with further lines
+    /// of the link.
     ///
     /// # Panics
     /// If anything refuses.
@@ -31,7 +32,7 @@ impl Bridged {
         Self::with(io, "", more)
     }
 
-    /// As [`Bridged::new`], with further lines of the `[daemon]` table.
+    /// Like [`Bridged::new`], with further lines of the `[daemon]` table.
     ///
     /// # Panics
     /// If anything refuses.
@@ -40,7 +41,7 @@ impl Bridged {
         Self::over(Duo::new(), 1500, io, daemon, more)
     }
 
-    /// As [`Bridged::with`], on two hosts that are there, and with stations of this MTU.
+    /// Like [`Bridged::with`], on existing hosts and with stations of this MTU.
     ///
     /// # Panics
     /// If anything refuses.
@@ -118,7 +119,7 @@ impl Bridged {
         host.ip(&format!("link del p{n}")).unwrap();
     }
 
-    /// From station to station, by an address of the latter.
+    /// Both ends of a conversation from one station to another, which is addressed by `address`.
     ///
     /// # Panics
     /// If there is no such address.
@@ -133,19 +134,19 @@ impl Bridged {
     }
 }
 
-/// The MAC address of station `n`.
+/// MAC address of station `n`.
 #[must_use]
 pub fn mac(n: usize) -> String {
     format!("02:00:00:00:01:0{}", n + 1)
 }
 
-/// The same in bytes.
+/// MAC address of station `n`, in bytes.
 #[must_use]
 pub fn mac_bytes(n: usize) -> [u8; 6] {
     [2, 0, 0, 0, 1, n as u8 + 1]
 }
 
-/// Sends a frame as it is, from the interface `e0` of a namespace.
+/// Sends a raw frame from the interface `e0` of a namespace.
 ///
 /// # Panics
 /// If the kernel refuses.

@@ -1,4 +1,4 @@
-//! Questions and answers in UDP datagrams, for what TCP does not show: fragments, ICMP errors, ports that run out.
+//! UDP requests and replies, for what TCP does not show: fragments, ICMP errors, port exhaustion.
 
 use std::io::ErrorKind;
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use geneved::lab::netns::LabNetns;
 
-/// Answers each datagram with the address that it came from, a line feed, and the datagram itself.
+/// UDP server that answers each datagram with its source address, a line feed, and the datagram itself.
 pub struct Reflector {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -55,14 +55,14 @@ impl Drop for Reflector {
     }
 }
 
-/// A socket that asks one [`Reflector`].
+/// UDP client of one [`Reflector`].
 pub struct Asker(UdpSocket);
 
 impl Asker {
-    /// A socket of `host`, connected to `to`.
+    /// Opens a socket on `host`, connected to `to`.
     ///
     /// # Panics
-    /// If `to` is no address or the kernel has no route to it.
+    /// If `to` is not an address or the kernel has no route to it.
     #[must_use]
     pub fn new(host: &LabNetns, to: &str) -> Self {
         let to: SocketAddr = to.parse().expect("an address");
@@ -76,7 +76,7 @@ impl Asker {
         Asker(host.netns().run(connect).unwrap().expect("a route"))
     }
 
-    /// The socket's own address.
+    /// Returns the socket's local address.
     ///
     /// # Panics
     /// If it has none.
@@ -85,13 +85,13 @@ impl Asker {
         self.0.local_addr().expect("it is connected")
     }
 
-    /// Asks with `len` bytes; as whom the other side saw it.
+    /// Sends a request of `len` bytes. Returns the source address that the reflector saw.
     ///
     /// # Errors
-    /// Nobody answers within two seconds, or the kernel knows why nobody will.
+    /// If there is no reply within two seconds, or the kernel reports an ICMP error.
     ///
     /// # Panics
-    /// If the answer is to another question.
+    /// If the reply belongs to another request.
     pub fn ask(&self, len: usize) -> std::io::Result<SocketAddr> {
         let question: Vec<u8> = (0..len).map(|at| (at / 3) as u8 | 0x80).collect();
         self.0.send(&question)?;
@@ -104,23 +104,23 @@ impl Asker {
         Ok(seen.parse().expect("an address"))
     }
 
-    /// As [`Asker::ask`], for a question that must be answered.
+    /// Like [`Asker::ask`], for a request that must be answered.
     ///
     /// # Panics
-    /// If it is not.
+    /// If there is no reply.
     #[must_use]
     pub fn seen(&self, len: usize) -> SocketAddr {
         let answer = self.ask(len);
         answer.unwrap_or_else(|error| panic!("{len} bytes from {}: {error}", self.own()))
     }
 
-    /// Whether something comes that was not asked for.
+    /// Whether an unsolicited datagram arrives.
     #[must_use]
     pub fn is_told(&self) -> bool {
         self.0.recv(&mut [0; 100]).is_ok()
     }
 
-    /// Whether a question stays without any answer.
+    /// Whether a request gets no reply at all.
     ///
     /// # Panics
     /// If there is an error instead.

@@ -1,4 +1,4 @@
-//! A greedy sender: hand-made datagrams into a daemon's port, as many as the kernel takes.
+//! Traffic flooder: sends prebuilt datagrams to a daemon's port as fast as the kernel accepts them.
 
 use std::io::IoSlice;
 use std::net::{SocketAddr, UdpSocket};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use geneved::lab::netns::LabNetns;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
-/// Sends the same datagrams again and again until it is dropped.
+/// Sends the same datagrams repeatedly until dropped.
 pub struct Flooder {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
@@ -59,7 +59,7 @@ impl Flooder {
         }
     }
 
-    /// Datagrams that the kernel took so far.
+    /// Number of datagrams that the kernel has accepted.
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)

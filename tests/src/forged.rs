@@ -1,4 +1,4 @@
-//! ICMP errors about datagrams that a host sent, or did not: written by somebody else in the underlay.
+//! Forged ICMP errors: a third party in the underlay sends them about datagrams that a host did or did not send.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::packet;
 
-/// What an error says.
+/// Kind of ICMP error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForgedError {
     /// "Port unreachable".
@@ -34,17 +34,17 @@ impl ForgedError {
     }
 }
 
-/// Somebody who sends errors from an address of a host's own.
+/// Sender of forged ICMP errors from one of a host's own addresses.
 pub struct Forger {
     socket: Socket,
     victim: IpAddr,
 }
 
 impl Forger {
-    /// Sends to `victim` from `host`.
+    /// Opens a raw socket on `host` that sends to `victim`.
     ///
     /// # Panics
-    /// If there are no raw sockets.
+    /// If raw sockets are not available.
     #[must_use]
     pub fn new(host: &LabNetns, victim: IpAddr) -> Self {
         let open = || match victim {
@@ -78,11 +78,12 @@ impl Forger {
             message[2..4].copy_from_slice(&check.to_be_bytes());
         }
         let to = SocketAddr::new(self.victim, 0);
-        // A full queue of the underlay loses one; the next is as good.
+        // If a full queue in the underlay drops one, the next will do.
         let _ = self.socket.send_to(&message, &to.into());
     }
 
-    /// Sends errors about datagrams from all of these ports in turn, so many a second, while `go_on`. Returns how many.
+    /// Sends errors about datagrams from each of these ports in turn, at this rate per second, while `go_on` holds.
+    /// Returns the number sent.
     pub fn storm(
         &self,
         (to, ports): (IpAddr, &[u16]),
@@ -95,8 +96,7 @@ impl Forger {
             ForgedError::Host,
             ForgedError::TooBig(1300),
         ];
-        // Whoever was not let run for a while does not make up for it: what comes at once overflows the receiving kernel's
-        // backlog, whatever it is.
+        // Time lost to scheduling is not made up for: a burst would overflow the receiving kernel's backlog.
         let most = u64::from(rate / 200);
         let (mut since, mut sent) = (Instant::now(), 0u64);
         while go_on() {
@@ -116,10 +116,10 @@ impl Forger {
     }
 }
 
-/// The UDP ports of a host that lie within a range: those that its daemon sends from.
+/// UDP ports of a host within a range: the source ports of its daemon.
 ///
 /// # Panics
-/// If the kernel does not tell.
+/// If the kernel's list cannot be read.
 #[must_use]
 pub fn source_ports(host: &LabNetns, v6: bool, low: u16) -> Vec<u16> {
     let path = format!("/proc/thread-self/net/udp{}", if v6 { "6" } else { "" });

@@ -1,4 +1,4 @@
-//! A stand-in for a virtual machine: what a hypervisor does with a TAP of the host and the network card of its guest.
+//! Stand-in for a virtual machine: connects a TAP of the host to the network card of a guest, as a hypervisor does.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{read, write};
 
-/// The longest frame that a TAP hands over, with the header in which it says what is unfinished about it.
+/// Longest frame that a TAP delivers, including its virtio header.
 const MAX_FRAME: usize = 70_000;
 
-/// `struct virtio_net_hdr`, and the two MAC addresses.
+/// Offset of the VLAN tags: after `struct virtio_net_hdr` and the two MAC addresses.
 const TAGS_AT: usize = 10 + 12;
-/// Which of the two ends is the machine's.
+/// Index of the machine's end.
 const INSIDE: usize = 1;
 
-/// Runs until it is dropped.
+/// Virtual machine that runs until dropped.
 pub struct Guest {
-    /// Inside the machine, whose network card is `e0`.
+    /// Namespace of the machine, whose network card is `e0`.
     pub inside: LabNetns,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -70,7 +70,7 @@ impl Guest {
         }
     }
 
-    /// Frames that crossed uncut.
+    /// Number of frames forwarded unsegmented.
     #[must_use]
     pub fn large(&self) -> u64 {
         self.large.load(Ordering::Relaxed)
@@ -92,7 +92,7 @@ fn relay(
         match read(from, &mut bytes) {
             Ok(len) => bytes.truncate(len),
             Err(Errno::EAGAIN) => continue,
-            // Its namespace is gone.
+            // The namespace is gone.
             Err(_) => return,
         }
         if bytes.len() > 2000 {
@@ -105,14 +105,14 @@ fn relay(
     }
 }
 
-/// Puts the tags into a frame behind its virtio header, which counts from the frame's beginning.
+/// Inserts the tags into a frame after its virtio header, whose offsets count from the start of the frame.
 fn tag(bytes: &mut Vec<u8>, tags: &[u8]) -> bool {
     bytes.splice(TAGS_AT..TAGS_AT, tags.iter().copied());
     shift(bytes, tags.len() as u16);
     true
 }
 
-/// Takes the tags out again; false where the frame has not these.
+/// Removes the tags; false if the frame does not carry them.
 fn untag(bytes: &mut Vec<u8>, tags: &[u8]) -> bool {
     let end = TAGS_AT + tags.len();
     if bytes.get(TAGS_AT..end) != Some(tags) {
@@ -123,7 +123,7 @@ fn untag(bytes: &mut Vec<u8>, tags: &[u8]) -> bool {
     true
 }
 
-/// Moves what the virtio header says of offsets: the length of all headers, and where the checksum begins.
+/// Shifts the offsets in the virtio header: the length of all headers, and the start of the checksum.
 fn shift(bytes: &mut [u8], by: u16) {
     const VNET_NEEDS_CSUM: u8 = 1;
     if bytes[0] & VNET_NEEDS_CSUM == 0 {

@@ -1,4 +1,4 @@
-//! A daemon that is started through other programs, or with an environment, as a service manager would.
+//! Daemon started through a wrapper program or with an environment, as a service manager would.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -10,29 +10,29 @@ use geneved::lab::netns::LabNetns;
 
 use crate::world::{TestWorld, binary};
 
-/// The process, killed when dropped.
+/// Daemon process; killed when dropped.
 pub struct Launch {
     child: Child,
     directory: PathBuf,
 }
 
-/// How a daemon is started.
+/// How to start a daemon.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LaunchOptions<'a> {
-    /// What stands before `geneved run` on the command line.
+    /// Command that precedes `geneved run` on the command line.
     pub wrapper: &'a [&'a str],
     /// Further environment variables.
     pub environment: &'a [(&'a str, &'a str)],
     /// Lines of `[daemon]`.
     pub daemon: &'a str,
-    /// Everything below it.
+    /// Configuration below `[daemon]`.
     pub objects: &'a str,
-    /// The whole configuration instead, with [`Launch::SOCKET`] where the control socket belongs.
+    /// Replaces the whole configuration, with [`Launch::SOCKET`] in place of the control socket's path.
     pub file: Option<&'a str>,
 }
 
 impl Launch {
-    /// Stands for the path of the control socket.
+    /// Placeholder for the path of the control socket.
     pub const SOCKET: &'static str = "@socket@";
 
     /// Starts it in the namespace of `host`, with files named after it.
@@ -96,7 +96,7 @@ impl Launch {
         self
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until the process exits by itself.
     ///
     /// # Panics
     /// If it does not.
@@ -115,10 +115,10 @@ impl Launch {
         }
     }
 
-    /// Asserts that it cannot start, with exit code 2 and these words.
+    /// Asserts that startup fails with exit code 2 and these words.
     ///
     /// # Panics
-    /// If it can, or says something else.
+    /// If it starts, or prints something else.
     pub fn assert_refused(mut self, words: &[&str]) {
         let status = self.ended();
         let log = self.log();
@@ -128,10 +128,10 @@ impl Launch {
         }
     }
 
-    /// Asserts that it runs, and that a link waits with these words.
+    /// Asserts that the daemon runs and that a link waits, for a reason with these words.
     ///
     /// # Panics
-    /// If it ends, or the link does not wait, or says something else.
+    /// If it exits, or the link does not wait, or the reason differs.
     pub fn assert_waits(self, words: &[&str]) {
         let daemon = self.ready();
         let shown = daemon.cli("link show").unwrap();
@@ -140,34 +140,34 @@ impl Launch {
         }
     }
 
-    /// Its control socket.
+    /// Path of its control socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.directory.join("control.sock")
     }
 
-    /// Its configuration.
+    /// Path of its configuration.
     #[must_use]
     pub fn config(&self) -> PathBuf {
         self.directory.join("geneved.toml")
     }
 
-    /// What it printed and logged.
+    /// Its output and log.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
 
-    /// Its number; a wrapper's that has not become the daemon, otherwise.
+    /// Its process ID, or that of a wrapper which has not exec'ed the daemon.
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.child.id().cast_signed()
     }
 
-    /// Runs the command line against it.
+    /// Runs a CLI command against it.
     ///
     /// # Errors
-    /// It was refused; with its words.
+    /// If the command fails; with its message.
     pub fn cli(&self, arguments: &str) -> std::io::Result<String> {
         cli(binary(), &self.socket(), arguments)
     }

@@ -1,10 +1,10 @@
-//! What scenarios and benchmarks share.
+//! Test harness shared by scenarios and benchmarks.
 //!
-//! [`world`] has hosts and daemons, [`trio`] and [`datagrams`] conversations between them, [`bridged`] stations behind
-//! them, [`guest`] a virtual machine, [`flooder`] a greedy sender, [`ovs`] another program as a peer, [`packet`] bytes made by hand, [`sniffer`] eyes,
-//! [`relay`] a bad underlay, [`peer`] the other side of a tunnel without a daemon, [`scrape`] metrics, [`launch`] a daemon
-//! started in a way of one's own, [`live`] commands that go on, [`shell`] what users type. None of it uses libgeneve, so
-//! that an error there cannot hide itself here.
+//! [`world`] has hosts and daemons, [`trio`] and [`datagrams`] conversations between them, [`bridged`] stations
+//! behind them, [`guest`] a virtual machine, [`flooder`] a traffic flooder, [`ovs`] Open vSwitch as a peer,
+//! [`packet`] hand-made packets, [`sniffer`] packet capture, [`relay`] a lossy underlay, [`peer`] a tunnel peer
+//! without a daemon, [`scrape`] metrics, [`launch`] daemons started through wrappers, [`live`] long-running commands,
+//! [`shell`] shell commands. None of it uses libgeneve, so that a bug there cannot hide itself here.
 
 pub mod bridged;
 pub mod datagrams;
@@ -24,7 +24,7 @@ pub mod trio;
 pub mod tshark;
 pub mod world;
 
-/// Makes a test of each body for both I/O backends: `NAME::io_uring` and `NAME::syscalls`.
+/// Generates a test of each body for both I/O backends: `NAME::io_uring` and `NAME::syscalls`.
 ///
 /// `on_both_backends! { fn name(io) { ... } }`; `io` is an [`world::Io`].
 #[macro_export]
@@ -50,10 +50,10 @@ macro_rules! on_both_backends {
     )+};
 }
 
-/// Tries `condition` until it holds; panics with `what` if it does not within `seconds`.
+/// Polls `condition` until it holds; panics with `what` if it does not within `seconds`.
 ///
 /// # Panics
-/// If the condition does not come true in time.
+/// If the condition does not hold in time.
 pub fn eventually(seconds: u64, what: &str, mut condition: impl FnMut() -> bool) {
     let start = std::time::Instant::now();
     while !condition() {

@@ -1,4 +1,4 @@
-//! Open vSwitch's user-space datapath as the peer: its own database and run directory, in a namespace of its own.
+//! Open vSwitch's user-space datapath as the peer, with its own database and run directory, in its own namespace.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,28 +9,28 @@ use geneved::traffic::TrafficEnds;
 use crate::eventually;
 use crate::world::{Duo, TestBackend, TestDaemon, TestWorld, UnderlayFamily};
 
-/// Whether a veth pretends that it will finish checksums and cut super-packets.
+/// Whether a veth claims checksum and segmentation offload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offloads {
-    /// As veths are by default.
+    /// Enabled, the default of a veth.
     On,
-    /// As a NIC without any.
+    /// Disabled, as on a NIC without offloads.
     Off,
 }
 
-/// What the two speak.
+/// Tunnel protocol and underlay of the two peers.
 #[derive(Clone, Copy, Debug)]
 pub struct OvsTunnel {
     /// `geneve` or `vxlan`.
     pub kind: &'static str,
-    /// Whether geneved's interface is a TAP and carries frames itself.
+    /// Whether geneved's interface is a TAP, which carries frames itself.
     pub tap: bool,
-    /// The underlay's.
+    /// Address family of the underlay.
     pub family: UnderlayFamily,
 }
 
 impl OvsTunnel {
-    /// What Open vSwitch speaks first of all.
+    /// Default setup of the Open vSwitch scenarios.
     pub const USUAL: Self = OvsTunnel {
         kind: "geneve",
         tap: true,
@@ -57,7 +57,7 @@ const OVS_REQUIREMENTS: &str =
     "Open vSwitch is required by this test (Debian: apt-get install openvswitch-switch)";
 
 impl Ovs {
-    /// Starts the switch and the daemon; `daemon` is further lines of `[daemon]`, `more` is what follows the link.
+    /// Starts the switch and the daemon; `daemon` is further lines of `[daemon]`, `more` follows the link.
     ///
     /// # Panics
     /// If anything refuses.
@@ -66,7 +66,7 @@ impl Ovs {
         Self::with(io, offloads, OvsTunnel::USUAL, daemon, more)
     }
 
-    /// As [`Ovs::new`], in another way.
+    /// Like [`Ovs::new`], with the given setup.
     ///
     /// # Panics
     /// If anything refuses.
@@ -88,7 +88,7 @@ impl Ovs {
             1430,
         )
         .unwrap();
-        // The switch reads devices by packet sockets: what is unfinished there stays so.
+        // The switch reads devices through packet sockets and does not complete offloaded checksums or segmentation.
         let plain = |host: &LabNetns, device: &str| {
             let words = [
                 "-K", device, "tx", "off", "tso", "off", "gso", "off", "gro", "off",
@@ -212,7 +212,7 @@ impl Ovs {
         run("ovs-ofctl", &arguments).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// From host a to the station, by an address of the station's.
+    /// Both ends of a conversation from host a to the station, by an address of the station.
     ///
     /// # Panics
     /// If it is no address.
@@ -225,7 +225,7 @@ impl Ovs {
         )
     }
 
-    /// From the station to host a, by an address of the latter.
+    /// Both ends of a conversation from the station to host a, by an address of host a.
     ///
     /// # Panics
     /// If it is no address.

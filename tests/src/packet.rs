@@ -1,4 +1,4 @@
-//! Packets made by hand, and the few fields that scenarios read from captured ones.
+//! Hand-made packets, and the few fields that scenarios read from captured ones.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,7 +7,7 @@ pub const ETHERTYPE_IPV4: u16 = 0x0800;
 /// EtherType of IPv6 in a Geneve header.
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 
-/// A Geneve header, every bit of it settable, right or wrong.
+/// Geneve header with every field settable, valid or not.
 #[derive(Clone, Debug)]
 pub struct RawGeneve {
     /// 2 bits.
@@ -20,11 +20,11 @@ pub struct RawGeneve {
     pub protocol: u16,
     /// 24 bits.
     pub vni: u32,
-    /// Option bytes as they are; a multiple of four for a well-formed header.
+    /// Raw option bytes; a multiple of four for a well-formed header.
     pub options: Vec<u8>,
-    /// Opt Len in words, if not that of `options`.
+    /// Opt Len in words, if it differs from that of `options`.
     pub words: Option<u8>,
-    /// The 6 reserved bits beside C, and the last byte.
+    /// The 6 reserved bits next to C, and the last byte.
     pub reserved: (u8, u8),
 }
 
@@ -70,7 +70,7 @@ pub fn option(class: u16, kind: u8, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The sum of RFC 1071 over `bytes`, on top of `sum`; not inverted.
+/// Adds the RFC 1071 checksum of `bytes` to `sum`, without the final inversion.
 #[must_use]
 pub fn sum(sum: u32, bytes: &[u8]) -> u32 {
     let words = bytes
@@ -83,7 +83,7 @@ pub fn sum(sum: u32, bytes: &[u8]) -> u32 {
     total as u32
 }
 
-/// The sum of a pseudo-header.
+/// Checksum of a pseudo-header, not inverted.
 #[must_use]
 pub fn pseudo(from: IpAddr, to: IpAddr, protocol: u8, length: usize) -> u32 {
     let mut bytes = match (from, to) {
@@ -185,7 +185,7 @@ pub fn fragments(from: (IpAddr, u16), to: (IpAddr, u16), payload: &[u8], id: u16
     pieces.map(one).collect()
 }
 
-/// A captured IP packet's fields.
+/// Parsed IP packet of a capture.
 #[derive(Clone, Debug)]
 pub struct Parsed<'a> {
     /// The whole packet.
@@ -202,12 +202,12 @@ pub struct Parsed<'a> {
     pub ttl: u8,
     /// DF; true for IPv6.
     pub dont_fragment: bool,
-    /// What follows the IP header, as far as its length field says.
+    /// Payload of the IP header, as far as its length field says.
     pub segment: &'a [u8],
 }
 
 impl<'a> Parsed<'a> {
-    /// Reads an IP packet; `None` if it is none.
+    /// Parses an IP packet; `None` if it is not one.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
         match bytes.first()? >> 4 {

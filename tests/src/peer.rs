@@ -1,4 +1,4 @@
-//! The other side of a tunnel without a daemon: a plain UDP socket that speaks hand-made Geneve.
+//! Tunnel peer without a daemon: a plain UDP socket that speaks hand-made Geneve.
 
 use crate::packet::{Parsed, RawGeneve, udp};
 use crate::sniffer::Sniffer;
@@ -15,9 +15,9 @@ pub struct Peer {
     pub daemon: TestDaemon,
     /// Host b's socket.
     pub socket: UdpSocket,
-    /// Where Geneve goes: host a.
+    /// Destination of Geneve: host a.
     pub target: SocketAddr,
-    /// What crosses host a's TUN.
+    /// Capture of host a's TUN.
     pub tun: Sniffer,
     /// The hosts.
     pub duo: Duo,
@@ -26,12 +26,12 @@ pub struct Peer {
 
 /// Inner addresses: host b's, then host a's.
 pub const INNER4: [&str; 2] = ["10.0.0.2", "10.0.0.1"];
-/// The same, IPv6.
+/// The same for IPv6.
 pub const INNER6: [&str; 2] = ["fd00::2", "fd00::1"];
 
-/// How long something that must not come is waited for.
+/// How long to wait for something that must not come.
 const PEER_SILENCE: Duration = Duration::from_millis(150);
-/// How long something that must come is waited for.
+/// How long to wait for something that must come.
 const PEER_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Peer {
@@ -44,7 +44,7 @@ impl Peer {
         Self::on(Duo::new(), io, family, more)
     }
 
-    /// As [`Peer::new`], on hosts made before.
+    /// Like [`Peer::new`], on existing hosts.
     ///
     /// # Panics
     /// If anything refuses.
@@ -53,7 +53,8 @@ impl Peer {
         let remote = Duo::underlay(family, 1);
         let more = format!("remote = \"{remote}\"\n{more}");
         let config = link("gnv0", 100, &["10.0.0.1/24", "fd00::1/64"], &more);
-        // First: what the kernel sends into a new interface would be refused, and come back as an error.
+        // Bound first: otherwise what the kernel sends into a new interface would be refused and return as an ICMP
+        // error.
         let socket = Self::bind(&duo, SocketAddr::new(remote, 6081));
         let daemon = duo.world.daemon(&duo.a, io, "", &config);
         let tun = Sniffer::new(duo.a.netns(), "gnv0");
@@ -83,16 +84,16 @@ impl Peer {
         socket
     }
 
-    /// An inner UDP packet from host b to host a that no other one equals: its source port is new.
+    /// Builds a unique inner UDP packet from host b to host a: its source port is new.
     #[must_use]
     pub fn inner(&self) -> (u16, Vec<u8>) {
         self.inner_between(INNER4)
     }
 
-    /// As [`Peer::inner`], with these addresses.
+    /// Like [`Peer::inner`], with these addresses.
     ///
     /// # Panics
-    /// If they are none.
+    /// If they are not addresses.
     #[must_use]
     pub fn inner_between(&self, [from, to]: [&str; 2]) -> (u16, Vec<u8>) {
         let port = self.next_port.get();
@@ -111,7 +112,7 @@ impl Peer {
             .expect("the underlay takes it");
     }
 
-    /// The inner packet with this UDP source port, as it comes out of the TUN; `None` if it does not.
+    /// Returns the inner packet with this UDP source port from the TUN; `None` if it does not appear.
     #[must_use]
     pub fn emerged(&self, port: u16, time: Duration) -> Option<Vec<u8>> {
         self.tun.find(time, |bytes| {
@@ -177,8 +178,8 @@ impl Peer {
     }
 }
 
-/// By how much each counter of ingress, or of no direction, has moved: what the kernel sends into the
-/// TUN of its own accord (router solicitations) is not part of a scenario.
+/// Increments of the counters of ingress or of no direction. Egress is left out because the kernel sends packets of
+/// its own into the TUN (router solicitations).
 fn moved(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
     after
         .iter()

@@ -1,7 +1,7 @@
-//! A bad underlay: forwards Geneve datagrams between two hosts and loses, doubles and reorders some.
+//! Lossy underlay: forwards Geneve datagrams between two hosts, and drops, duplicates and reorders some.
 //!
-//! Each host takes the relay's address on its side for the other host. The relay is ours because not
-//! every kernel has netem.
+//! Each host uses the relay's address on its side as the other host. The relay replaces netem, which not every kernel
+//! has.
 
 use geneved::lab::netns::{LabNetns, veth};
 use std::io::ErrorKind;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// What is done to datagrams, each a part from 0 to 1.
+/// Impairments of the relay, each a fraction from 0 to 1.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Impairment {
     /// Dropped.
@@ -22,7 +22,7 @@ pub struct Impairment {
     pub reorder: f64,
 }
 
-/// Runs until it is dropped.
+/// Relay that runs until dropped.
 pub struct Relay {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -98,13 +98,13 @@ impl Relay {
         }
     }
 
-    /// Datagrams that came through, both ways together.
+    /// Number of datagrams forwarded without being held back, both directions together.
     #[must_use]
     pub fn forwarded(&self) -> u64 {
         self.forwarded.load(Ordering::Relaxed)
     }
 
-    /// Datagrams that were lost, doubled or held back.
+    /// Number of datagrams dropped, duplicated or held back.
     #[must_use]
     pub fn harmed(&self) -> u64 {
         self.harmed.load(Ordering::Relaxed)
@@ -129,7 +129,7 @@ struct RelayDirection {
     chance: Chance,
 }
 
-/// How many later datagrams overtake one that is held back.
+/// Number of later datagrams that overtake one that is held back.
 const OVERTAKEN_BY: u32 = 3;
 
 impl RelayDirection {
@@ -140,11 +140,11 @@ impl RelayDirection {
             let datagram = match self.from.recv(&mut buffer) {
                 Ok(n) => &buffer[..n],
                 Err(error) if error.kind() == ErrorKind::WouldBlock => &[],
-                // An ICMP error of the far side, while its daemon is down.
+                // ICMP error from the far side, while its daemon is down.
                 Err(_) => continue,
             };
             if datagram.is_empty() {
-                // Nothing comes that could overtake it.
+                // Nothing is left that could overtake it.
                 if let Some((late, _)) = held.take() {
                     let _ = self.to.send_to(&late, self.peer);
                 }
@@ -176,7 +176,7 @@ impl RelayDirection {
     }
 }
 
-/// Reproducible dice.
+/// Deterministic pseudo-random generator.
 struct Chance(u64);
 
 impl Chance {

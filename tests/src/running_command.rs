@@ -1,4 +1,4 @@
-//! A command of the command line that goes on: its lines as they come.
+//! Long-running CLI command whose output is read line by line.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
@@ -55,10 +55,10 @@ impl RunningCommand {
         }
     }
 
-    /// Waits for a line on standard output that has all of these words; the lines until then are gone.
+    /// Waits for a line on standard output with all of these words, and discards the lines before it.
     ///
     /// # Panics
-    /// If none comes within ten seconds; the lines that came are shown.
+    /// If none comes within ten seconds; shows the lines that came.
     pub fn line(&self, words: &[&str]) -> String {
         await_line(&self.lines, words)
     }
@@ -71,13 +71,13 @@ impl RunningCommand {
         await_line(&self.errors, words)
     }
 
-    /// Whether a line comes within `time`; it is gone then.
+    /// Whether a line comes within `time`; consumes it.
     #[must_use]
     pub fn any(&self, time: Duration) -> bool {
         self.lines.recv_timeout(time).is_ok()
     }
 
-    /// Interrupts it as Ctrl-C does, and waits for its end; whether it says that all was well.
+    /// Sends SIGINT, as Ctrl-C does, and waits for the exit. Returns whether it succeeded.
     ///
     /// # Panics
     /// If it cannot be interrupted.
@@ -87,7 +87,7 @@ impl RunningCommand {
         self.end()
     }
 
-    /// Waits for its end; whether it says that all was well.
+    /// Waits for the exit. Returns whether it succeeded.
     ///
     /// # Panics
     /// If it is not our child.

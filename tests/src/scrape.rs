@@ -1,4 +1,4 @@
-//! A scraper of metrics, and the judge of their form.
+//! Scraper of metrics, and checks of their format.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// Asks a Unix socket for `path` by HTTP; the status and the body.
+/// Sends an HTTP GET for `path` to a Unix socket. Returns the status and the body.
 ///
 /// # Panics
 /// If nobody answers.
@@ -17,7 +17,7 @@ pub fn get(socket: &Path, path: &str) -> (u16, String) {
     ask(&mut stream, path)
 }
 
-/// Asks over a connection that stands.
+/// Like [`get`], over an open connection.
 ///
 /// # Panics
 /// If nobody answers.
@@ -41,10 +41,10 @@ pub fn scrape(socket: &Path) -> BTreeMap<String, f64> {
     series(&page)
 }
 
-/// The series of a page.
+/// Parses the series of a page.
 ///
 /// # Panics
-/// If a line is none.
+/// If a line is not a series.
 #[must_use]
 pub fn series(page: &str) -> BTreeMap<String, f64> {
     let lines = page
@@ -58,7 +58,7 @@ pub fn series(page: &str) -> BTreeMap<String, f64> {
         .collect()
 }
 
-/// The names of metrics in these series.
+/// Metric names of these series.
 #[must_use]
 pub fn names(series: &BTreeMap<String, f64>) -> std::collections::BTreeSet<String> {
     let name = |s: &String| s.split('{').next().unwrap_or_default().to_owned();

@@ -1,4 +1,4 @@
-//! A shell in a host's namespace, whose `geneved` speaks to one daemon: for what users type.
+//! Shell in a host's namespace whose `geneved` talks to one daemon: runs what users type.
 
 use std::fs;
 use std::io::Write as _;
@@ -10,15 +10,15 @@ use geneved::lab::netns::LabNetns;
 
 use crate::world::{self, TestDaemon};
 
-/// Runs scripts in a host's namespace.
+/// Shell that runs scripts in a host's namespace.
 pub struct Shell<'h> {
     host: &'h LabNetns,
-    /// Holds a program `geneved` that names the daemon's socket.
+    /// Directory of a `geneved` wrapper that passes the daemon's socket.
     path: PathBuf,
 }
 
 impl<'h> Shell<'h> {
-    /// A shell beside this daemon.
+    /// Returns a shell for this daemon.
     ///
     /// # Panics
     /// If the daemon's directory cannot be written.
@@ -28,7 +28,7 @@ impl<'h> Shell<'h> {
         Self::at(&site.socket(), host)
     }
 
-    /// A shell in the namespace of `host`, for the daemon at this socket.
+    /// Returns a shell in the namespace of `host`, for the daemon at this socket.
     ///
     /// # Panics
     /// If the socket's directory cannot be written.
@@ -37,7 +37,7 @@ impl<'h> Shell<'h> {
         let path = socket.with_extension("bin");
         fs::create_dir_all(&path).expect("the daemon's directory is writable");
         let program = path.join("geneved");
-        // What asks no daemon has no socket.
+        // Commands that need no daemon take no `--socket`.
         let words = format!(
             "#!/bin/sh\ncase \" $* \" in\n*' lab '*|*' completions '[bzf]*) exec '{0}' \"$@\";;\nesac\nexec '{0}' --socket '{1}' \"$@\"\n",
             world::binary().display(),
@@ -69,16 +69,16 @@ impl<'h> Shell<'h> {
             .expect("the namespace is there")
             .unwrap_or_else(|e| panic!("cannot run {program:?}: {e}"));
         let mut input = child.stdin.take().expect("it is piped");
-        // A script that ends early does not read its rest.
+        // A script that exits early does not read the rest.
         let _ = input.write_all(script.as_bytes());
         drop(input);
         child.wait_with_output().expect("it is our child")
     }
 
-    /// Runs a script that must succeed, by `bash -eu`, and returns what it printed.
+    /// Runs a script with `bash -eu` and returns its output.
     ///
     /// # Panics
-    /// If it does not succeed; with its words.
+    /// If it fails; with its error output.
     #[must_use]
     pub fn types(&self, script: &str) -> String {
         let output = self.run(&["bash", "-eu"], script);
@@ -88,8 +88,8 @@ impl<'h> Shell<'h> {
         text
     }
 
-    /// What a terminal would show: each line of `script` behind a `$`, what it printed, and its exit
-    /// status where that is not zero.
+    /// Returns what a terminal would show: each line of `script` after a `$`, its output, and its exit status if that
+    /// is not zero.
     #[must_use]
     pub fn transcript(&self, script: &str) -> String {
         let mut text = String::new();

@@ -1,4 +1,4 @@
-//! Sees what crosses the interfaces of a namespace, without their link-layer headers.
+//! Packet capture on the interfaces of a namespace, without link-layer headers.
 
 use geneved::traffic::Netns;
 use nix::sys::socket::{LinkAddr, recvfrom, setsockopt, sockopt};
@@ -6,21 +6,21 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-/// An open ear. What is seen queues up from the moment it is made.
+/// Capture socket. Packets are queued from its creation on.
 ///
-/// Both directions are seen; a super-packet is one packet, and its checksum may be partial.
+/// Sees both directions; a super-packet is one packet, and its checksum may be partial.
 pub struct Sniffer {
     socket: Socket,
     device: u32,
 }
 
-/// A classic BPF program (Documentation/networking/filter.rst of the kernel) that lets through what
-/// crosses one interface.
+/// Returns a classic BPF program (Documentation/networking/filter.rst of the kernel) that accepts the packets of one
+/// interface.
 fn only(device: u32) -> [SockFilter; 4] {
     const LOAD_WORD: u16 = 0x20;
     const JUMP_IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
-    /// `SKF_AD_OFF + SKF_AD_IFINDEX`: where a program finds the interface's number.
+    /// `SKF_AD_OFF + SKF_AD_IFINDEX`: offset of the interface index.
     const SKF_INTERFACE: u32 = 0xffff_f000 + 8;
     [
         SockFilter::new(LOAD_WORD, 0, 0, SKF_INTERFACE),
@@ -30,7 +30,7 @@ fn only(device: u32) -> [SockFilter; 4] {
     ]
 }
 
-/// `ETH_P_ALL`, in the byte order of the wire.
+/// `ETH_P_ALL` in network byte order.
 const SNIFFED_PROTOCOLS: i32 = 0x0003_u16.to_be() as i32;
 
 impl Sniffer {
@@ -48,7 +48,7 @@ impl Sniffer {
                 Some(Protocol::from(SNIFFED_PROTOCOLS)),
             )?;
             socket.attach_filter(&only(index))?;
-            // More than the default needs a privilege that a user namespace does not give.
+            // Exceeding the default limit needs a privilege that a user namespace does not grant.
             if setsockopt(&socket, sockopt::RcvBufForce, &(8 << 20)).is_err() {
                 setsockopt(&socket, sockopt::RcvBuf, &(8 << 20))?;
             }
@@ -61,10 +61,10 @@ impl Sniffer {
         Self { socket, device }
     }
 
-    /// The next packet for which `wanted` gives something, if one comes within `time`.
+    /// Returns the first `Some` of `wanted`, if a packet for which it gives one arrives within `time`.
     ///
     /// # Panics
-    /// If the socket breaks.
+    /// If the socket fails.
     pub fn find<T>(&self, time: Duration, mut wanted: impl FnMut(&[u8]) -> Option<T>) -> Option<T> {
         let start = Instant::now();
         let mut buffer = vec![0; 70_000];
@@ -88,7 +88,7 @@ impl Sniffer {
         }
     }
 
-    /// Everything for which `wanted` gives something, until nothing of it came for `quiet`.
+    /// Returns every `Some` of `wanted`, until none has come for `quiet`.
     pub fn all<T>(&self, quiet: Duration, mut wanted: impl FnMut(&[u8]) -> Option<T>) -> Vec<T> {
         let mut found = Vec::new();
         while let Some(one) = self.find(quiet, &mut wanted) {

@@ -1,4 +1,4 @@
-//! Three hosts on one wire, and conversations between programs on them.
+//! Three hosts on one segment, and TCP conversations between them.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -21,7 +21,7 @@ pub struct Trio {
 }
 
 impl Trio {
-    /// Makes them, with an underlay MTU of 1500.
+    /// Creates them, with an underlay MTU of 1500.
     ///
     /// # Panics
     /// If the kernel refuses.
@@ -48,7 +48,7 @@ impl Trio {
         }
     }
 
-    /// A daemon on each host, with these tables.
+    /// Starts a daemon on each host, with these tables.
     #[must_use]
     pub fn daemons(&self, io: TestBackend, daemon: &str, tables: [&str; 3]) -> [TestDaemon; 3] {
         let start = |at: usize| self.world.daemon(&self.hosts[at], io, daemon, tables[at]);
@@ -56,7 +56,7 @@ impl Trio {
     }
 }
 
-/// A TCP server that answers each connection with its name, and then echoes.
+/// TCP server that greets each connection with its name, and then echoes.
 pub struct EchoServer {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -102,7 +102,7 @@ impl Drop for EchoServer {
 }
 
 fn echo(mut stream: TcpStream, name: &str) {
-    // A client sees the server's view of itself: NAT shows in it.
+    // The greeting contains the client's address as the server sees it, which shows NAT.
     let peer = stream
         .peer_addr()
         .map(|a| SocketAddr::new(a.ip().to_canonical(), a.port()).to_string())
@@ -132,10 +132,10 @@ impl EchoConnection {
     /// Connects from the namespace of `host`, and reads the greeting.
     ///
     /// # Errors
-    /// Nobody answers within two seconds, or the connection is refused.
+    /// If there is no reply within two seconds, or the connection is refused.
     ///
     /// # Panics
-    /// If the greeting is none.
+    /// If the greeting is malformed.
     pub fn open(host: &LabNetns, to: &str) -> std::io::Result<Self> {
         const PATIENCE: Duration = Duration::from_secs(2);
         let to: SocketAddr = to.parse().expect("an address");
@@ -157,14 +157,14 @@ impl EchoConnection {
         })
     }
 
-    /// Whether a few bytes come back within `time`.
+    /// Whether a few bytes are echoed within `time`.
     pub fn echoes(&mut self, time: Duration) -> bool {
         let mut back = [0; 5];
         let _ = self.stream.set_read_timeout(Some(time));
         self.stream.write_all(b"hello").is_ok() && self.stream.read_exact(&mut back).is_ok()
     }
 
-    /// Whether `len` bytes come back as they were sent.
+    /// Whether `len` bytes are echoed unchanged.
     pub fn carries(&mut self, len: usize) -> bool {
         let sent: Vec<u8> = (0..len).map(|at| (at / 7) as u8).collect();
         let mut writer = self.stream.try_clone().expect("a second handle");
@@ -176,7 +176,7 @@ impl EchoConnection {
         writing.join().unwrap_or(false) && read && back == sent
     }
 
-    /// The address of the client's own end.
+    /// Returns the client's local address.
     ///
     /// # Panics
     /// If the socket has none.
@@ -186,7 +186,7 @@ impl EchoConnection {
     }
 }
 
-/// An `[[endpoint]]` table; `more` is further lines.
+/// Formats an `[[endpoint]]` table; `more` is further lines.
 #[must_use]
 pub fn endpoint(link: &str, address: &str, host: Option<&str>, more: &str) -> String {
     let place = host.map_or_else(

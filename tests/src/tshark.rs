@@ -1,12 +1,12 @@
-//! What tshark makes of packets.
+//! Dissection of packets by tshark.
 
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The values of `fields` in each of `frames`; a field that occurs more than once is joined by commas.
+/// Returns the values of `fields` in each of `frames`; a field that occurs more than once is joined by commas.
 ///
 /// # Panics
-/// If tshark is missing, or does not understand.
+/// If tshark is missing or fails.
 #[must_use]
 pub fn tshark(name: &str, frames: &[Vec<u8>], fields: &[&str]) -> Vec<Vec<String>> {
     let capture = PcapFile::write(name, frames);
@@ -31,7 +31,7 @@ pub fn tshark(name: &str, frames: &[Vec<u8>], fields: &[&str]) -> Vec<Vec<String
         .collect()
 }
 
-/// A capture file of raw IP packets, removed when dropped.
+/// Capture file of raw IP packets, removed when dropped.
 struct PcapFile(PathBuf);
 
 impl PcapFile {

@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// The I/O backend that a daemon is started with.
+/// I/O backend of a daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TestBackend {
     /// `io = "io_uring"`
@@ -23,7 +23,7 @@ pub enum TestBackend {
 }
 
 impl TestBackend {
-    /// The word in the configuration.
+    /// Its keyword in the configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -43,24 +43,24 @@ pub enum UnderlayFamily {
 }
 
 impl UnderlayFamily {
-    /// Both of them.
+    /// Both families.
     pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
 }
 
 const TEST_PREFIX: &str = "gnvt";
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// Names of this process's own, and a directory for its daemons' files; cleans up after itself.
+/// Namespace names unique to this process, and a directory for its daemons' files; cleans up after itself.
 pub struct TestWorld {
     prefix: String,
     directory: PathBuf,
 }
 
 impl TestWorld {
-    /// Makes sure that namespaces can be made, and removes what dead test processes left.
+    /// Checks that namespaces can be created, and removes leftovers of dead test processes.
     ///
     /// # Panics
-    /// If they cannot be: the message says what is missing.
+    /// If they cannot be created; the message says what is missing.
     #[must_use]
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
@@ -85,13 +85,13 @@ impl TestWorld {
         Self { prefix, directory }
     }
 
-    /// Where its daemons' files are.
+    /// Directory of the daemons' files.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Makes a host.
+    /// Creates a host.
     ///
     /// # Panics
     /// If the kernel refuses.
@@ -139,7 +139,7 @@ impl TestWorld {
     /// As [`TestWorld::daemon`], for a daemon that may be refused.
     ///
     /// # Errors
-    /// It did not become ready; with its log.
+    /// If it does not become ready; with its log.
     pub fn try_daemon(
         &self,
         host: &LabNetns,
@@ -166,7 +166,7 @@ impl Drop for TestWorld {
     }
 }
 
-/// The daemon's binary: `GENEVED`, or built from this workspace in the profile of the tests.
+/// Path of the daemon's binary: `GENEVED`, or built from this workspace in the profile of the tests.
 ///
 /// # Panics
 /// If it does not build.
@@ -195,7 +195,7 @@ pub fn binary() -> &'static Path {
     })
 }
 
-/// A running daemon whose counters and log are printed if the test fails.
+/// Running daemon; prints its counters and log if the test fails.
 pub struct TestDaemon(Option<Process>);
 
 impl TestDaemon {
@@ -208,20 +208,20 @@ impl TestDaemon {
         self.0.as_ref().expect("there until dropped")
     }
 
-    /// Runs the command line against it.
+    /// Runs a CLI command against it.
     ///
     /// # Panics
-    /// If it is refused.
+    /// If the command fails.
     pub fn cli(&self, arguments: &str) -> String {
         self.process()
             .cli(arguments)
             .unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Runs the command line, which is to be refused; returns its words.
+    /// Runs a CLI command that must fail; returns its message.
     ///
     /// # Panics
-    /// If it is not refused.
+    /// If it succeeds.
     pub fn refused(&self, arguments: &str) -> String {
         match self.process().cli(arguments) {
             Ok(words) => panic!("`{arguments}` was not refused: {words}"),
@@ -229,16 +229,16 @@ impl TestDaemon {
         }
     }
 
-    /// Runs `-j ARGUMENTS` and parses what it prints.
+    /// Runs `-j ARGUMENTS` and parses the output.
     ///
     /// # Panics
-    /// If it is refused or does not print JSON.
+    /// If the command fails or does not print JSON.
     pub fn json(&self, arguments: &str) -> Value {
         let text = self.cli(&format!("-j {arguments}"));
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments}: {error}: {text}"))
     }
 
-    /// The one link of this name, with statistics.
+    /// Returns the only link of this name, with statistics.
     ///
     /// # Panics
     /// If there is none.
@@ -252,7 +252,7 @@ impl TestDaemon {
             .unwrap_or_else(|| panic!("no link {name} in {links}"))
     }
 
-    /// The names of its links.
+    /// Returns the names of its links.
     ///
     /// # Panics
     /// If it does not answer.
@@ -264,7 +264,7 @@ impl TestDaemon {
             .collect()
     }
 
-    /// Every drop counter that is not zero, as `LINK/DIRECTION/REASON`; of no link: `-/…`.
+    /// Returns all non-zero drop counters as `LINK/DIRECTION/REASON`; those without a link as `-/…`.
     pub fn drops(&self) -> BTreeMap<String, u64> {
         let mut counters = BTreeMap::new();
         let (links, host) = (self.json("-s link show"), self.json("host show"));
@@ -325,20 +325,20 @@ impl TestDaemon {
         );
     }
 
-    /// Ends it with SIGTERM, which it must obey.
+    /// Stops it with SIGTERM.
     ///
     /// # Panics
-    /// If it does not, or its exit status is not zero.
+    /// If it does not exit, or its exit status is not zero.
     pub fn stop(mut self) {
         let process = self.0.take().expect("there until dropped");
         let status = process.stop().unwrap_or_else(|error| panic!("{error}"));
         assert!(status.success(), "the daemon ended with {status}");
     }
 
-    /// Ends it with SIGKILL.
+    /// Kills it with SIGKILL.
     ///
     /// # Panics
-    /// If it has ended already.
+    /// If it has already exited.
     pub fn kill(mut self) {
         let process = self.0.take().expect("there until dropped");
         process.kill().expect("it ran until now");
@@ -361,7 +361,7 @@ impl Drop for TestDaemon {
     }
 }
 
-/// A `[[link]]` table; `more` is further lines.
+/// Formats a `[[link]]` table; `more` is further lines.
 #[must_use]
 pub fn link(name: &str, vni: u32, addresses: &[&str], more: &str) -> String {
     let mut text =
@@ -383,7 +383,7 @@ pub struct Duo {
 }
 
 impl Duo {
-    /// Makes them, with an underlay MTU of 1500.
+    /// Creates them, with an underlay MTU of 1500.
     ///
     /// # Panics
     /// If the kernel refuses.
@@ -393,7 +393,7 @@ impl Duo {
         Self::with_mtu(1500)
     }
 
-    /// Makes them.
+    /// Creates them, with this underlay MTU.
     ///
     /// # Panics
     /// If the kernel refuses.
@@ -408,7 +408,7 @@ impl Duo {
         )
         .expect("a veth can be made");
         let duo = Self { a, b, world };
-        // Finds the neighbours: what is lost or late over the overlay is the overlay's then.
+        // Resolves the neighbours first, so that loss or delay in the overlay is the overlay's own.
         for family in UnderlayFamily::BOTH {
             let echo = EchoRun {
                 count: 1,
@@ -422,7 +422,7 @@ impl Duo {
         duo
     }
 
-    /// The underlay address of host a (0) or b (1).
+    /// Returns the underlay address of host a (0) or b (1).
     #[must_use]
     pub fn underlay(family: UnderlayFamily, side: usize) -> IpAddr {
         let text = match family {
@@ -432,7 +432,7 @@ impl Duo {
         text.parse().expect("an address")
     }
 
-    /// A daemon on each side with one link `gnv0`, VNI 100, 10.0.0.1 and .2, fd00::1 and ::2.
+    /// Starts a daemon on each side with one link `gnv0`, VNI 100, 10.0.0.1 and .2, fd00::1 and ::2.
     #[must_use]
     pub fn overlay(&self, io: TestBackend, family: UnderlayFamily, more: &str) -> [TestDaemon; 2] {
         let start = |side: usize, host: &LabNetns| {
@@ -447,7 +447,7 @@ impl Duo {
         [start(0, &self.a), start(1, &self.b)]
     }
 
-    /// From host a to this address of host b.
+    /// Both ends of a conversation from host a to this address of host b.
     ///
     /// # Panics
     /// If it is not an address.
@@ -475,7 +475,7 @@ pub fn assert_ping(ends: &TrafficEnds) {
     assert!(report.all_answered(), "ping {}: {report}", ends.address);
 }
 
-/// Whether a single ping from `ends.client` is answered; one that cannot even be sent is not.
+/// Whether a single ping from `ends.client` is answered; false if it cannot be sent.
 #[must_use]
 pub fn answers(ends: &TrafficEnds) -> bool {
     let once = EchoRun {
@@ -501,7 +501,7 @@ pub fn assert_no_ping(ends: &TrafficEnds) {
     assert_eq!(report.received, 0, "ping {}: {report}", ends.address);
 }
 
-/// Asserts that `bytes` arrive over each of `streams` TCP connections as they were sent.
+/// Asserts that `bytes` arrive unchanged over each of `streams` TCP connections.
 ///
 /// # Panics
 /// If they do not.
@@ -517,7 +517,7 @@ pub fn assert_tcp(ends: &TrafficEnds, streams: usize, bytes: u64) {
     assert!(report.is_intact(), "TCP to {}: {report}", ends.address);
 }
 
-/// Asserts that datagrams of `size` bytes arrive as they were sent, at a pace that leaves no queue full.
+/// Asserts that datagrams of `size` bytes arrive unchanged, at a pace that fills no queue.
 ///
 /// # Panics
 /// If they do not.
@@ -535,10 +535,10 @@ pub fn assert_datagrams(ends: &TrafficEnds, size: usize) {
     assert_eq!(report.corrupted + report.duplicated, 0, "{name}");
 }
 
-/// Asserts that a paced burst of datagrams of `size` bytes arrives whole.
+/// Asserts that a paced burst of datagrams of `size` bytes arrives.
 ///
 /// # Panics
-/// If more than 1 % is lost, anything is changed or doubled, or more than a few are reordered.
+/// If more than 1 % is lost, anything is changed or duplicated, or more than a few are reordered.
 pub fn assert_udp(ends: &TrafficEnds, size: usize) {
     let burst = UdpBurst {
         size,
@@ -557,7 +557,7 @@ pub fn assert_udp(ends: &TrafficEnds, size: usize) {
     );
     let unclean = report.corrupted + report.duplicated;
     assert_eq!(unclean, 0, "UDP {size} B to {}: {report}", ends.address);
-    // A thread that the scheduler moves leaves packets behind in the backlog of its old CPU.
+    // A thread that migrates to another CPU leaves packets behind in the backlog of its old one.
     assert!(
         report.reordered <= 10,
         "UDP {size} B to {}: {report}",

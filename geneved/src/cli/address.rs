@@ -1,4 +1,4 @@
-//! `geneved address`: the addresses of a link's interface, one by one, in the words of `ip address`.
+//! `geneved address`: individual addresses of a link's interface, with the syntax of `ip address`.
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -27,7 +27,7 @@ const WORDS: [AddressKeyword; 2] = [
     key!(AddressArgs; "dev", "LINK", dev).times(Repetition::Once),
 ];
 
-/// Which addresses are shown.
+/// Filter of `show`.
 #[derive(Default)]
 pub struct AddressFilter {
     prefix: Option<PrefixValue>,
@@ -98,7 +98,7 @@ impl CliObject for AddressArgs {
     }
 }
 
-/// The object's commands.
+/// Commands of the object.
 pub const ADDRESS_OBJECT: ObjectDef = ObjectDef {
     name: "address",
     about: "addresses of links, one by one",

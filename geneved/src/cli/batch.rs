@@ -1,5 +1,5 @@
-//! `-b FILE`: one command a line, `#` comments, `\` at the end of a line goes on with the next, `-` is
-//! standard input.
+//! `-b FILE`: one command per line, `#` starts a comment, `\` at the end of a line continues it, `-` reads standard
+//! input.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -8,13 +8,13 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::{dispatch, output, report};
 
-/// Bytes of a line at most; one that is longer is no command, but perhaps a device.
+/// Maximum line length in bytes; a longer line is no command, and the file may be an endless device.
 const MAX_LINE_BYTES: usize = 1 << 20;
 
-/// Runs the commands of a file one after the other. With `force` a failure does not end it.
+/// Runs the commands of a file one after the other. With `force` it continues after a failure.
 ///
 /// # Errors
-/// The file cannot be read, or a command failed; each failure was reported with its line.
+/// If the file cannot be read, or a command failed; each failure was already reported with its line.
 pub fn run(context: &mut CommandContext, file: &str, force: bool) -> Result<(), CliError> {
     let mut failed = None;
     for command in commands(file)? {
@@ -29,14 +29,14 @@ pub fn run(context: &mut CommandContext, file: &str, force: bool) -> Result<(), 
     failed.map_or(Ok(()), |code| Err(CliError::Reported(code)))
 }
 
-/// Makes all changes of a file, or none. Every line that is wrong is reported, not only the first.
+/// Applies all changes of a file, or none. Reports every faulty line, not only the first.
 ///
 /// # Errors
-/// As [`run`]; or the daemon refused the changes, and then the line is reported of the one that cannot be made.
+/// As [`run`]; also if the daemon refused the changes, and then the line of the refused one is reported.
 pub fn run_atomic(context: &mut CommandContext, file: &str) -> Result<(), CliError> {
     context.gather();
     let mut failed = None;
-    // Of each change the line on which it stands.
+    // Line number of each change.
     let mut lines = Vec::new();
     for command in commands(file)? {
         let (number, words) = command.map_err(|(number, e)| unreadable(file, number, &e))?;
@@ -92,17 +92,17 @@ fn unreadable(file: &str, number: usize, error: &io::Error) -> CliError {
     CliError::Usage(format!("{file}:{number}: cannot be read: {error}"))
 }
 
-/// Reports what failed, with its line; the exit code that it leads to.
+/// Reports a failure with its line. Returns its exit code.
 fn complain(file: &str, number: usize, error: &CliError) -> u8 {
     report(&error.within(file, number));
     output::tell(format_args!("Command failed {file}:{number}"));
     error.code()
 }
 
-/// A command's line, and its words or why it has none.
+/// A command's line number, and its words or a syntax error.
 type NumberedCommand = (usize, Result<Vec<String>, &'static str>);
 
-/// The commands of a file with the numbers of the lines on which they begin.
+/// Iterator over the commands of a file, each with the number of its first line.
 struct BatchCommands<R> {
     from: R,
     number: usize,
@@ -116,7 +116,7 @@ impl<R: BufRead> BatchCommands<R> {
         }
     }
 
-    /// The next line, without its end.
+    /// Reads the next line, without its newline.
     fn line(&mut self) -> Option<io::Result<String>> {
         let mut line = Vec::new();
         let most = MAX_LINE_BYTES as u64 + 1;
@@ -167,7 +167,7 @@ impl<R: BufRead> Iterator for BatchCommands<R> {
     }
 }
 
-/// The words of a line. What is in quotes is one word; `#` outside of quotes begins a comment.
+/// Splits a line into words. Quotes group a word; `#` outside of quotes starts a comment.
 fn split(line: &str) -> Result<Vec<String>, &'static str> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -229,7 +229,7 @@ mod tests {
                 .unwrap()
                 .is_err()
         );
-        // What has no end is not read to its end.
+        // Endless input is not read to its end.
         let (line, error) = BatchCommands::of(BufReader::new(io::repeat(0)))
             .next()
             .unwrap()

@@ -74,7 +74,7 @@ pub const CAPTURE_COMMAND: GlobalCommand = GlobalCommand {
     notes: "PROTO := { tcp | udp | icmp | icmpv6 | sctp | N }\nPackets of both directions of such flows are captured.",
 };
 
-/// Writes packets until there are as many as were asked for, or somebody interrupts.
+/// Writes packets until the requested count is reached, or until interrupted.
 fn run(context: &mut CommandContext, words: &[String]) -> Result<(), CliError> {
     let mut wanted = CaptureCommand::default();
     grammar::parse(&CAPTURE_KEYWORDS, words, &mut wanted)?;
@@ -110,20 +110,20 @@ fn run(context: &mut CommandContext, words: &[String]) -> Result<(), CliError> {
         };
         PcapngFile::new(BufWriter::new(out), snaplen)
     };
-    // A file that is there already is not lost where the daemon refuses.
+    // Created late, so that an existing file is not lost if the daemon refuses.
     let mut file: Option<PcapngFile<_>> = None;
     let mut broken = None;
     let stdout = io::stdout();
     let mut stops = vec![(stop.as_fd(), PollFlags::POLLIN)];
     if path == "-" {
-        // Whoever has hung up is noticed although no packet comes.
+        // Detects that the reader has hung up even if no packet comes.
         stops.push((stdout.as_fd(), PollFlags::empty()));
     }
     let outcome = client.follow(&request, &stops, |reply| {
         let captured = serde_json::from_value::<CaptureReply>(reply).map_err(io::Error::other);
         let written = captured.and_then(|captured| match &mut file {
             Some(file) => file.add(&captured),
-            // The first reply says that packets are looked at from now on.
+            // The first reply tells that the capture has started.
             none => {
                 let begun = none.insert(begin()?);
                 output::tell("capturing, until interrupted");
@@ -149,18 +149,18 @@ fn run(context: &mut CommandContext, words: &[String]) -> Result<(), CliError> {
     });
     outcome?;
     match broken.or(closed.and_then(Result::err)) {
-        // The reader of a pipe has seen enough.
+        // The reader of the pipe has closed it.
         Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Some(error) => Err(failed(error)),
         None => Ok(()),
     }
 }
 
-/// A pcapng file under construction.
+/// Writer of a pcapng file.
 struct PcapngFile<W: Write> {
     writer: PcapNgWriter<W>,
     snaplen: u32,
-    /// The number of the interface for a link's packets, or for those of the underlay.
+    /// Interface IDs in the file, by link, for inner and for underlay packets.
     interfaces: HashMap<(Option<IfName>, bool, bool), u32>,
     packets: u64,
     lost: u64,
@@ -187,7 +187,7 @@ impl<W: Write> PcapngFile<W> {
             packets: 0,
             lost: 0,
         };
-        // A reader of a pipe wants to know at once what comes.
+        // The reader of a pipe wants to see packets at once.
         capture.flush()?;
         Ok(capture)
     }
@@ -204,7 +204,7 @@ impl<W: Write> PcapngFile<W> {
         self.flush()
     }
 
-    /// The interface that a packet belongs to; described in the file when its first packet comes.
+    /// Returns the interface ID of a packet; writes the interface's description when its first packet comes.
     fn interface(&mut self, packet: &CapturedPacket) -> io::Result<u32> {
         let key = (packet.dev.clone(), packet.outer, packet.ethernet);
         if let Some(number) = self.interfaces.get(&key) {
@@ -260,7 +260,7 @@ impl<W: Write> PcapngFile<W> {
         Ok(())
     }
 
-    /// Writes down how much was lost.
+    /// Records how many packets were lost.
     fn close(&mut self) -> io::Result<()> {
         if !self.interfaces.is_empty() {
             let block = InterfaceStatisticsBlock {
@@ -277,7 +277,7 @@ impl<W: Write> PcapngFile<W> {
     }
 }
 
-/// The VNI of a packet of the underlay; Geneve and VXLAN have it at the same place behind the UDP header.
+/// VNI of an underlay packet; Geneve and VXLAN have it at the same offset after the UDP header.
 fn outer_vni(packet: &[u8]) -> Option<u32> {
     const UDP: usize = 8;
     const VNI: usize = 4;
@@ -293,7 +293,7 @@ fn outer_vni(packet: &[u8]) -> Option<u32> {
     )
 }
 
-/// What a person reads beside a packet that was dropped.
+/// Comment on a dropped packet, for human readers.
 fn comment(reason: &str, vni: Option<u32>, packets: u32) -> String {
     let known = DropReason::ALL.iter().find(|r| r.name() == reason);
     let reason = match (known, vni) {

@@ -1,5 +1,5 @@
-//! `geneved check`: is a configuration valid; without one, what can this host do. With `--service` the same is asked as
-//! the user of the service, by [`service`].
+//! `geneved check`: validates a configuration; without one, shows what this host supports. With `--service`,
+//! [`service`] runs the same check as the service's user.
 
 mod service;
 
@@ -63,11 +63,11 @@ fn run(context: &mut CommandContext, words: &[String]) -> Result<(), CliError> {
     }
 }
 
-/// What was found out about a configuration.
+/// Result of checking a configuration.
 struct CheckReport {
     path: PathBuf,
     found: Result<Config, Vec<ConfigFault>>,
-    /// What this host lacks for it.
+    /// What this host lacks for the configuration.
     warnings: Vec<String>,
 }
 
@@ -115,7 +115,7 @@ fn counts(config: &Config) -> [(&'static str, usize); 8] {
 impl Show for CheckReport {
     fn text(&self, _: &OutputStyle) -> String {
         let counts = self.found.as_ref().map(counts).unwrap_or_default();
-        // Every configuration is about the first three; the others are named where they are there.
+        // The first three counts are always shown, the others only if not zero.
         let told = counts.iter().enumerate();
         let told = told.filter(|(at, (_, count))| *at < 3 || *count > 0);
         let told: Vec<_> = told.map(|(_, (what, n))| format!("{n} {what}")).collect();
@@ -172,7 +172,7 @@ fn probe(context: &CommandContext) -> Result<(), CliError> {
     }
 }
 
-/// One feature on one line.
+/// Formats one feature as a line.
 #[must_use]
 pub fn feature(style: &OutputStyle, feature: &FeatureInfo) -> String {
     let state = if feature.available { "yes" } else { "no" };

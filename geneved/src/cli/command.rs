@@ -1,27 +1,27 @@
-//! What a command is, and the objects that commands work on.
+//! Descriptions of commands, and of the objects that they work on.
 
 use super::context::CommandContext;
 use super::error::CliError;
 use super::supported_options::SupportedOptions;
 use super::synopsis::KeywordHelp;
 
-/// One command.
+/// Description of one command.
 #[derive(Clone, Copy)]
 pub struct CommandDef {
-    /// Its spellings; the first one is shown.
+    /// Its spellings; the first one is displayed.
     pub names: &'static [&'static str],
-    /// Runs it with the words behind it.
+    /// Runs the command with the words that follow it.
     pub run: fn(&mut CommandContext, &[String]) -> Result<(), CliError>,
-    /// The keywords that it takes.
+    /// Keywords of the command.
     pub words: fn() -> Vec<KeywordHelp>,
-    /// The options that mean something to it.
+    /// Options that the command supports.
     pub honours: SupportedOptions,
-    /// Whether all that it does is to ask for a change, which can be gathered with others.
+    /// Whether the command only requests a change, so that a batch can collect it with others.
     pub changes: bool,
 }
 
 impl CommandDef {
-    /// A command that asks the daemon and prints what it answers, and does more than to ask for a change.
+    /// Creates a command that talks to the daemon and prints the reply.
     pub const fn new(
         names: &'static [&'static str],
         run: fn(&mut CommandContext, &[String]) -> Result<(), CliError>,
@@ -36,19 +36,19 @@ impl CommandDef {
         }
     }
 
-    /// The same, and these options mean something to it, too.
+    /// Adds supported options.
     #[must_use]
     pub const fn honouring(self, more: SupportedOptions) -> Self {
         self.honouring_only(self.honours.and(more))
     }
 
-    /// The same, but only these options mean something to it.
+    /// Sets the supported options.
     #[must_use]
     pub const fn honouring_only(self, honours: SupportedOptions) -> Self {
         CommandDef { honours, ..self }
     }
 
-    /// The same, but it only asks for a change.
+    /// Marks the command as one that only requests a change.
     #[must_use]
     pub const fn changing(self) -> Self {
         CommandDef {
@@ -58,22 +58,22 @@ impl CommandDef {
     }
 }
 
-/// A kind of thing that commands work on.
+/// A kind of object that commands work on.
 pub struct ObjectDef {
     /// Its name.
     pub name: &'static str,
     /// A few words for `geneved help`.
     pub about: &'static str,
-    /// What can be done with it.
+    /// Commands of the object.
     pub commands: &'static [CommandDef],
-    /// Which of the commands is meant where none is named, if one is.
+    /// Index of the default command, if there is one.
     pub usual: Option<usize>,
     /// Below the BNF: what its metavariables are.
     pub notes: &'static str,
 }
 
 impl ObjectDef {
-    /// The spellings of its commands, and of `help`, which is none.
+    /// Spellings of its commands with their indexes, and `help` without one.
     pub fn names(&self) -> impl Iterator<Item = (&'static str, Option<usize>)> + Clone {
         let all = self.commands.iter().enumerate();
         all.flat_map(|(at, c)| c.names.iter().map(move |name| (*name, Some(at))))
@@ -87,7 +87,7 @@ pub struct GlobalCommand {
     pub name: &'static str,
     /// A few words for `geneved help`.
     pub about: &'static str,
-    /// What it does.
+    /// The command.
     pub command: CommandDef,
     /// Below the BNF: what its metavariables are.
     pub notes: &'static str,

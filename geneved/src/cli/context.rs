@@ -1,4 +1,4 @@
-//! What a command works with: what the options said and, once it is needed, the daemon.
+//! State of a command-line run: the options, and the daemon connection, opened on demand.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -15,14 +15,14 @@ use crate::config::file::DEFAULT_SOCKET;
 use crate::control::client::{CallError, Client};
 use crate::control::protocol::{ApplyReply, Request};
 
-/// What a command works with.
+/// Options, output style and daemon connection that commands share.
 pub struct CommandContext {
     style: OutputStyle,
     options: GlobalOptions,
     socket: Option<PathBuf>,
     client: Option<Client>,
     patience: Option<Duration>,
-    /// Changes that are to be made all at once, while they are gathered.
+    /// Changes collected for an atomic batch; `None` if each is applied at once.
     gathered: Option<Vec<ObjectChange>>,
 }
 
@@ -38,35 +38,35 @@ impl CommandContext {
         }
     }
 
-    /// How output is to look.
+    /// Output style.
     pub fn style(&self) -> OutputStyle {
         self.style
     }
 
-    /// What was said in front of the object.
+    /// Options given before the object.
     pub fn options(&self) -> &GlobalOptions {
         &self.options
     }
 
-    /// The network namespace that `-n` names.
+    /// Network namespace given by `-n`.
     pub fn netns(&self) -> Option<&str> {
         self.options.netns.as_deref()
     }
 
-    /// The control socket of the daemon that is asked.
+    /// Control socket of the daemon to talk to.
     pub fn socket(&self) -> &Path {
         self.named_socket().unwrap_or(Path::new(DEFAULT_SOCKET))
     }
 
-    /// The control socket that `--socket` names.
+    /// Control socket given by `--socket`.
     pub fn named_socket(&self) -> Option<&Path> {
         self.socket.as_deref()
     }
 
-    /// Takes this process into the namespace that `-n` names.
+    /// Moves this process into the namespace given by `-n`.
     ///
     /// # Errors
-    /// There is none of that name, or it may not be entered.
+    /// If there is no namespace of that name, or it may not be entered.
     pub fn enter_netns(&self) -> Result<(), CliError> {
         let Some(name) = self.netns() else {
             return Ok(());
@@ -75,18 +75,18 @@ impl CommandContext {
             .map_err(|error| CliError::Refused(format!("Cannot open {error}")))
     }
 
-    /// Prints records in the shape that was asked for.
+    /// Prints records in the requested format.
     ///
     /// # Errors
-    /// Standard output takes no more.
+    /// If writing to standard output fails.
     pub fn print(&self, records: &[&dyn Show]) -> Result<(), CliError> {
         output::print(&self.style, records)
     }
 
-    /// The connection to the daemon.
+    /// Connects to the daemon, or returns the existing connection.
     ///
     /// # Errors
-    /// There is none at the socket.
+    /// If no daemon listens at the socket.
     pub fn client(&mut self) -> Result<&mut Client, CliError> {
         Ok(match &mut self.client {
             Some(client) => client,
@@ -97,10 +97,10 @@ impl CommandContext {
         })
     }
 
-    /// Asks the daemon.
+    /// Calls the daemon.
     ///
     /// # Errors
-    /// It does not answer, or refuses.
+    /// If it does not answer, or refuses.
     pub fn call<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, CliError> {
         let patience = self.patience;
         let client = self.client()?;
@@ -109,13 +109,13 @@ impl CommandContext {
         }
         let answer = client.call(request);
         if let Err(CallError::NoDaemon { .. }) = answer {
-            // A later command of a batch may find it again.
+            // A later command of a batch may reconnect.
             self.client = None;
         }
         Ok(answer?)
     }
 
-    /// Asks the daemon for what comes in many replies, and gives each of them to `each`.
+    /// Makes a call with many replies and passes each to `each`.
     ///
     /// # Errors
     /// As [`CommandContext::call`].
@@ -141,21 +141,21 @@ impl CommandContext {
         }
     }
 
-    /// Waits no longer than this for an answer.
+    /// Sets the timeout for replies.
     pub fn set_timeout(&mut self, patience: Duration) {
         self.patience = Some(patience);
     }
 
-    /// Asks the daemon of this socket from here on.
+    /// Switches to the daemon of this socket.
     pub fn use_socket(&mut self, socket: impl Into<PathBuf>) {
         self.socket = Some(socket.into());
         self.client = None;
     }
 
-    /// Makes a change, or keeps it where changes are gathered; like `ip`, it says nothing when that worked.
+    /// Applies a change, or collects it for an atomic batch; like `ip`, silent on success.
     ///
     /// # Errors
-    /// The daemon does not answer, or refuses.
+    /// If the daemon does not answer, or refuses.
     pub fn apply(&mut self, change: ObjectChange) -> Result<(), CliError> {
         if let Some(gathered) = &mut self.gathered {
             gathered.push(change);
@@ -166,20 +166,20 @@ impl CommandContext {
             .map(drop)
     }
 
-    /// From here on changes are gathered.
+    /// Starts collecting changes.
     pub fn gather(&mut self) {
         self.gathered = Some(Vec::new());
     }
 
-    /// What was gathered so far; `None` where every change is made at once.
+    /// The changes collected so far; `None` if each change is applied at once.
     pub fn gathered(&self) -> Option<&[ObjectChange]> {
         self.gathered.as_deref()
     }
 
-    /// Makes all changes that were gathered, or none.
+    /// Applies all collected changes, or none.
     ///
     /// # Errors
-    /// The daemon does not answer, or refuses; the number of the change that it refuses, from 0, where it is one.
+    /// If the daemon does not answer, or refuses; with the index of the refused change, if it is known.
     pub fn apply_gathered(&mut self) -> Result<(), (Option<usize>, CliError)> {
         let changes = self.gathered.take().unwrap_or_default();
         if changes.is_empty() {

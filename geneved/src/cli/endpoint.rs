@@ -1,4 +1,4 @@
-//! `geneved endpoint`: on which host an overlay address is, and what it is.
+//! `geneved endpoint`: hosts and properties of overlay addresses.
 
 use std::net::IpAddr;
 
@@ -44,7 +44,7 @@ const ENDPOINT_SETTINGS: [EndpointKeyword; 13] = [
     key!(EndpointArgs; "target", "ADDR[@LINK]", target),
 ];
 
-/// Which endpoints are shown.
+/// Filter of `show`.
 #[derive(Default)]
 pub struct EndpointFilter {
     address: Option<IpAddr>,
@@ -111,7 +111,7 @@ impl CliObject for EndpointArgs {
     }
 }
 
-/// The object's commands.
+/// Commands of the object.
 pub const ENDPOINT_OBJECT: ObjectDef = ObjectDef {
     name: "endpoint",
     about: "hosts, types and labels of overlay addresses",

@@ -1,31 +1,31 @@
-//! What can go wrong on the command line, and the exit code of each.
+//! Errors of the command line with their exit codes.
 
 use std::fmt;
 use std::process::ExitCode;
 
 use crate::control::client::CallError;
 
-/// Why a command was not carried out; each text is complete, as it is printed.
+/// Why a command failed; each text is complete, as printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CliError {
-    /// The words are wrong: exit code 1.
+    /// Invalid command line: exit code 1.
     Usage(String),
     /// The daemon or the kernel refused: exit code 2.
     Refused(String),
-    /// Nobody to ask: exit code 3.
+    /// No daemon is running: exit code 3.
     NoDaemon(String),
-    /// What failed was reported already, as a batch does line by line.
+    /// The failure was already reported, as batches do line by line.
     Reported(u8),
 }
 
 impl CliError {
-    /// Words are missing at the end.
+    /// Error for a command line that ends too early.
     #[must_use]
     pub fn incomplete() -> Self {
         CliError::Usage("Command line is not complete. Try option \"help\"".into())
     }
 
-    /// Says, where a word that was not taken is an option, that options stand before the object.
+    /// If the rejected word is an option, adds the hint that options precede the object.
     #[must_use]
     pub fn after_options(self, words: &[String]) -> Self {
         let CliError::Usage(text) = self else {
@@ -45,7 +45,7 @@ impl CliError {
         })
     }
 
-    /// The same, with file and line before it, as a batch reports it.
+    /// Prefixes the error with file and line, for batches.
     #[must_use]
     pub fn within(&self, file: &str, line: usize) -> Self {
         let at = |text: &String| format!("{file}:{line}: {text}");
@@ -68,7 +68,7 @@ impl CliError {
         }
     }
 
-    /// The exit code in the form that `main` returns.
+    /// The exit code as the type that `main` returns.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code())
@@ -91,7 +91,7 @@ impl From<CallError> for CliError {
         let text = error.to_string();
         match error {
             CallError::NoDaemon { .. } => CliError::NoDaemon(format!("Error: {text}")),
-            // `ip` says this one without "Error: ".
+            // `ip` prints this one without "Error: ".
             CallError::Refused(_) if text.starts_with("Cannot find ") => CliError::Refused(text),
             _ => CliError::Refused(format!("Error: {text}")),
         }

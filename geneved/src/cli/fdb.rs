@@ -1,4 +1,4 @@
-//! `geneved fdb`: where MAC addresses are, in the words of `bridge fdb`.
+//! `geneved fdb`: locations of MAC addresses, with the syntax of `bridge fdb`.
 
 use std::net::IpAddr;
 
@@ -28,7 +28,7 @@ const DST: FdbKeyword = FdbKeyword::value(&["dst", "via"], "HOST[,HOST...]", |en
     Ok(())
 });
 
-/// Which entries are shown.
+/// Filter of `show`.
 #[derive(Default)]
 pub struct FdbFilter {
     mac: Option<FdbMac>,
@@ -86,7 +86,7 @@ fn flush(context: &mut CommandContext, words: &[String]) -> Result<(), CliError>
     context.call::<FlushReply>(&request).map(drop)
 }
 
-/// The object's commands.
+/// Commands of the object.
 pub const FDB_OBJECT: ObjectDef = ObjectDef {
     name: "fdb",
     about: "hosts of MAC addresses",

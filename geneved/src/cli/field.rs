@@ -1,4 +1,4 @@
-//! Values of keywords: which field of a command takes them, and how a text becomes one.
+//! Keyword values: parsing of texts, and assignment to the fields of a command.
 
 use std::net::IpAddr;
 
@@ -11,12 +11,12 @@ use crate::config::value::{
     SizeValue, TosValue, TtlValue, ValueError, VniValue,
 };
 
-/// A value of the command line.
+/// A value that can be parsed from the command line.
 pub trait FromArg: Sized {
-    /// Reads it.
+    /// Parses the value.
     ///
     /// # Errors
-    /// The reason, as it stands after `argument "x" is wrong: `.
+    /// The reason, as it follows `argument "x" is wrong: `.
     fn value(text: &str) -> Result<Self, ValueError>;
 }
 
@@ -80,17 +80,17 @@ impl FromArg for u32 {
     }
 }
 
-/// `ADDR,ADDR...`.
+/// Parses `ADDR,ADDR...`.
 pub fn addresses(list: &str) -> Result<Vec<IpAddr>, ValueError> {
     list.split(',').map(IpAddr::value).collect()
 }
 
-/// A field that takes the value of its keyword.
+/// A field that is set by the value of a keyword.
 pub trait KeywordField {
-    /// Reads the value into it.
+    /// Parses the value into the field.
     ///
     /// # Errors
-    /// The text is no such value.
+    /// If the text is not such a value.
     fn read(&mut self, text: &str) -> Result<(), ValueError>;
 }
 
@@ -130,7 +130,7 @@ macro_rules! key {
     };
 }
 
-/// A keyword without a value that gives a field one.
+/// Defines a keyword without a value that sets a field to a constant.
 macro_rules! flag {
     ($of:ty; $name:literal, $($field:tt).+ = $value:expr) => {
         Keyword::<$of>::flag(&[$name], |words| words.$($field).+ = $value)

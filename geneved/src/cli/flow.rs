@@ -1,4 +1,4 @@
-//! `geneved flow`: who talks to whom right now.
+//! `geneved flow`: current flows.
 use serde_json::{Value, json};
 
 use super::command::{CommandDef, ObjectDef};
@@ -41,7 +41,7 @@ const FLOW_SHOW: [FlowKeyword; 8] = {
     [a, b, c, d, e, f, g, key!(FlowCommand; "limit", "N", limit)]
 };
 
-/// The object's commands.
+/// Commands of the object.
 pub const FLOW_OBJECT: ObjectDef = ObjectDef {
     name: "flow",
     about: "who talks to whom right now",

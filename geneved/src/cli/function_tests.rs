@@ -1,4 +1,4 @@
-//! Policy, NAT, services, classes, options, flows and traces: from words to changes, and as they are shown.
+//! Policy, NAT, services, classes, options, flows and traces: from words to changes, and their display.
 
 use super::context::CommandContext;
 use super::grammar;
@@ -15,7 +15,7 @@ use crate::control::protocol::{
     TraceReport,
 };
 
-/// The change that a line asks for; what is in double quotes is one word.
+/// Parses the change that a line requests; double quotes group a word.
 fn change<T: CliObject>(verb: ChangeVerb, line: &str) -> ObjectChange {
     let quoted = line.split('"').enumerate();
     let words = quoted.flat_map(|(at, part)| match at % 2 {

@@ -1,7 +1,7 @@
-//! The grammar table: keywords with typed values, in any order, by any unambiguous prefix.
+//! The grammar table: keywords with typed values, in any order, abbreviated to any unambiguous prefix.
 //!
-//! An object's file lists its keywords; this file matches words against the list and writes `ip`'s
-//! complaints. [`super::synopsis`] prints the BNF of the same list.
+//! The file of each object lists its keywords; this file matches words against the list and produces error messages
+//! like `ip`'s. [`super::synopsis`] prints the BNF of the same list.
 
 use super::error::CliError;
 use super::ip_compat;
@@ -9,43 +9,43 @@ use super::synopsis::KeywordHelp;
 use crate::config::state::nearest;
 use crate::config::value::{NONE_WORD, ValueError};
 
-/// What a keyword does to the command under construction.
+/// Effect of a keyword on the command under construction.
 pub enum KeywordAction<T: 'static> {
-    /// It stands alone.
+    /// A flag without a value.
     Flag(fn(&mut T)),
-    /// One value follows; the metavariable is what BNF shows.
+    /// One value follows; BNF shows the metavariable.
     Value(&'static str, fn(&mut T, &str) -> Result<(), ValueError>),
-    /// `ip` has it, geneved has not: why, as it stands after `argument "x" is wrong: `.
+    /// A keyword of `ip` that geneved does not have: the reason, as it follows `argument "x" is wrong: `.
     Refused(&'static str),
 }
 
-/// Whether and how often a keyword is given.
+/// Number of times that a keyword is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repetition {
-    /// Must be there.
+    /// Required.
     Once,
-    /// May be there.
+    /// Optional.
     Optional,
-    /// May be there more than once.
+    /// Optional and repeatable.
     Many,
 }
 
 /// One keyword of a command.
 pub struct Keyword<T: 'static> {
-    /// Its spellings; the first one is shown.
+    /// Its spellings; the first one is displayed.
     pub names: &'static [&'static str],
-    /// How often.
+    /// Number of times that it is given.
     pub times: Repetition,
-    /// Its first value may stand without the keyword: `link add NAME`.
+    /// Whether the keyword may be left out before its first value: `link add NAME`.
     pub bare: bool,
-    /// Of all keywords with the same number one is given, or at most one where they are optional; 0 is
-    /// no such group.
+    /// Group number: of the keywords in a group one must be given, or at most one if they are optional; 0 means no
+    /// group.
     pub choice: u8,
-    /// What it does.
+    /// Effect of the keyword.
     pub action: KeywordAction<T>,
 }
 
-// What is derived would ask that the command be copied, too.
+// A derived `Clone` would require `T: Clone`.
 impl<T> Clone for KeywordAction<T> {
     fn clone(&self) -> Self {
         *self
@@ -60,7 +60,7 @@ impl<T> Clone for Keyword<T> {
 impl<T> Copy for Keyword<T> {}
 
 impl<T> Keyword<T> {
-    /// A keyword with a value that may be left out.
+    /// Creates an optional keyword with a value.
     pub const fn value(
         names: &'static [&'static str],
         metavariable: &'static str,
@@ -75,7 +75,7 @@ impl<T> Keyword<T> {
         }
     }
 
-    /// A keyword without a value.
+    /// Creates a keyword without a value.
     pub const fn flag(names: &'static [&'static str], set: fn(&mut T)) -> Self {
         Keyword {
             names,
@@ -86,7 +86,7 @@ impl<T> Keyword<T> {
         }
     }
 
-    /// A keyword of `ip`'s that geneved cannot do; it stands only by its whole name, and in no BNF.
+    /// Creates a keyword of `ip` that geneved refuses; it cannot be abbreviated and is not shown in BNF.
     pub const fn refused(names: &'static [&'static str], why: &'static str) -> Self {
         Keyword {
             names,
@@ -97,19 +97,19 @@ impl<T> Keyword<T> {
         }
     }
 
-    /// The same, given as often as `times` says.
+    /// Sets how often the keyword is given.
     #[must_use]
     pub const fn times(self, times: Repetition) -> Self {
         Keyword { times, ..self }
     }
 
-    /// The same, but its value may stand alone.
+    /// Allows the value without the keyword.
     #[must_use]
     pub const fn bare(self) -> Self {
         Keyword { bare: true, ..self }
     }
 
-    /// The same, one of a group of which exactly one is given.
+    /// Makes the keyword one of a group of which exactly one is given.
     #[must_use]
     pub const fn choice(self, group: u8) -> Self {
         Keyword {
@@ -119,7 +119,7 @@ impl<T> Keyword<T> {
         }
     }
 
-    /// The same, one of a group of which at most one is given.
+    /// Makes the keyword one of a group of which at most one is given.
     #[must_use]
     pub const fn at_most_one(self, group: u8) -> Self {
         Keyword {
@@ -133,7 +133,7 @@ impl<T> Keyword<T> {
         matches!(self.action, KeywordAction::Refused(_))
     }
 
-    /// What BNF and completion need to know of it.
+    /// Description of the keyword for BNF and completion.
     #[must_use]
     pub fn word(&self) -> KeywordHelp {
         KeywordHelp {
@@ -149,19 +149,19 @@ impl<T> Keyword<T> {
     }
 }
 
-/// What BNF and completion need to know of these keywords.
+/// Descriptions of these keywords for BNF and completion.
 #[must_use]
 pub fn words<T>(keywords: &[Keyword<T>]) -> Vec<KeywordHelp> {
     let shown = keywords.iter().filter(|k| !k.is_refused());
     shown.map(Keyword::word).collect()
 }
 
-/// A word that is wrong.
+/// Error for an invalid word.
 pub fn wrong(word: &str, reason: impl std::fmt::Display) -> CliError {
     CliError::Usage(format!("Error: argument \"{word}\" is wrong: {reason}"))
 }
 
-/// A value that is wrong, with the valid word that is nearest to it.
+/// Error for an invalid value, which suggests the nearest valid word.
 pub fn wrong_value(word: &str, error: &ValueError) -> CliError {
     let hint = match nearest(word, error.expected().iter().copied()) {
         Some(near) if near != word => format!("; did you mean \"{near}\"?"),
@@ -170,12 +170,12 @@ pub fn wrong_value(word: &str, error: &ValueError) -> CliError {
     wrong(word, format_args!("{error}{hint}"))
 }
 
-/// Finds `word` among `candidates` by its whole or by an unambiguous prefix.
+/// Finds `word` among `candidates` by its full name or an unambiguous prefix.
 ///
 /// Several spellings of one candidate are not ambiguous.
 ///
 /// # Errors
-/// It is a prefix of several; their names.
+/// If it is a prefix of several candidates; their names.
 pub fn find<'a, C: Copy + PartialEq>(
     word: &str,
     candidates: impl IntoIterator<Item = (&'a str, C)>,
@@ -198,16 +198,16 @@ pub fn find<'a, C: Copy + PartialEq>(
     }
 }
 
-/// Reads the words of a command into `into`.
+/// Parses the words of a command into `into`.
 ///
 /// # Errors
-/// The first word that does not fit, in `ip`'s wording.
+/// The first word that does not fit, worded like `ip`.
 pub fn parse<T>(keywords: &[Keyword<T>], words: &[String], into: &mut T) -> Result<(), CliError> {
     read(keywords, words, into, None)
 }
 
-/// Reads the words of a command that changes an object; the keywords whose value is `none`, where that is no value of
-/// theirs: what they set is taken away.
+/// Parses the words of a command that changes an object. Returns the keywords that are to be reset: those given as
+/// `none` although `none` is not one of their values.
 ///
 /// # Errors
 /// As [`parse`].
@@ -221,7 +221,7 @@ pub fn parse_change<T>(
     Ok(none)
 }
 
-/// The keyword that was given and says the opposite of `name`, as `noudpcsum` does of `udpcsum`.
+/// Finds a given keyword that negates `name`, as `noudpcsum` negates `udpcsum`.
 fn opposite<T>(keywords: &[Keyword<T>], given: &[usize], name: &str) -> Option<&'static str> {
     let opposes = |other: &str| {
         other.strip_prefix("no") == Some(name) || name.strip_prefix("no") == Some(other)
@@ -242,7 +242,7 @@ fn read<T>(
     while let Some((at, word)) = words.next() {
         let exact = keywords.iter().any(|k| k.names.contains(&word.as_str()));
         let bare_open = bare.filter(|&b| given[b] == 0);
-        // A name may look like the beginning of a keyword, so the first word is a name if it can be.
+        // A name may look like an abbreviated keyword, so the first word is taken as a name if possible.
         let found = match bare_open {
             Some(_) if at == 0 && !exact => None,
             _ => match lookup(keywords, word) {
@@ -255,7 +255,7 @@ fn read<T>(
         };
         let (index, value) = match (found, bare_open) {
             (Some(index), _) => (index, None),
-            // Nothing that has a name begins so: it is an option in the wrong place.
+            // No name starts with a dash, so this is a misplaced option.
             (None, Some(_)) if word.starts_with('-') => {
                 return Err(wrong(word, "unknown keyword; try option \"help\""));
             }
@@ -344,7 +344,7 @@ fn one_of_each_choice<T>(keywords: &[Keyword<T>], given: &[usize]) -> Result<(),
     Ok(())
 }
 
-/// These keywords and those; `N` is how many they are together.
+/// Concatenates two lists of keywords; `N` is their total length.
 #[must_use]
 pub const fn joined<T, const A: usize, const B: usize, const N: usize>(
     these: [Keyword<T>; A],
@@ -360,7 +360,7 @@ pub const fn joined<T, const A: usize, const B: usize, const N: usize>(
     all
 }
 
-/// The keywords of `set`: only the first ones, which name the object, must be there.
+/// Keywords of `set`: only the first ones, which name the object, are required.
 #[must_use]
 pub const fn settable<T, const N: usize>(
     mut all: [Keyword<T>; N],
@@ -381,13 +381,13 @@ fn lookup<'a, T>(keywords: &'a [Keyword<T>], word: &str) -> Result<Option<usize>
     let names = keywords
         .iter()
         .enumerate()
-        // Nobody wants to be told that a prefix could be what geneved cannot do.
+        // Refused keywords are no help as candidates of an ambiguous prefix.
         .filter(|(_, k)| !k.is_refused() || k.names.contains(&word))
         .flat_map(|(i, k)| k.names.iter().map(move |n| (*n, i)));
     find(word, names)
 }
 
-/// So many keywords fit into a complaint.
+/// Maximum number of keywords to list in an error message.
 const MAX_SUGGESTED: usize = 14;
 
 fn garbage<T>(keywords: &[Keyword<T>], bare: Option<usize>, word: &str) -> CliError {

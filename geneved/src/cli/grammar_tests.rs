@@ -1,4 +1,4 @@
-//! Words against a small table.
+//! Parsing of words against a small table.
 
 use super::super::synopsis::synopsis;
 use super::*;

@@ -1,4 +1,4 @@
-//! What `help` prints: BNF that is made of the tables, and what its metavariables are.
+//! Output of `help`: BNF generated from the tables, with notes on metavariables.
 
 use super::command::{CommandDef, GlobalCommand, ObjectDef};
 use super::options;
@@ -7,7 +7,7 @@ use super::table::{ALL_OBJECTS, VERBS};
 
 const WIDTH: usize = 79;
 
-/// The grammar of everything.
+/// Grammar of the whole command line.
 #[must_use]
 pub fn everything() -> String {
     let mut text = String::from(
@@ -28,7 +28,7 @@ pub fn everything() -> String {
     text
 }
 
-/// `HEAD{ A | B | ... }`, broken into lines that hang below the brace.
+/// Formats `HEAD{ A | B | ... }`, with continuation lines indented below the brace.
 fn alternatives(head: &str, all: &[String]) -> String {
     let indent = " ".repeat(head.len() + 1);
     let mut lines = vec![format!("{head}{{")];
@@ -44,20 +44,20 @@ fn alternatives(head: &str, all: &[String]) -> String {
     lines.join("\n") + "\n"
 }
 
-/// The grammar of an object's commands.
+/// Grammar of an object's commands.
 #[must_use]
 pub fn object(object: &ObjectDef) -> String {
     let commands: Vec<_> = object.commands.iter().collect();
     with_notes(&usage(object.name, &commands), object.notes)
 }
 
-/// The grammar of one command of an object.
+/// Grammar of one command of an object.
 #[must_use]
 pub fn command(object: &ObjectDef, command: &CommandDef) -> String {
     with_notes(&usage(object.name, &[command]), object.notes)
 }
 
-/// The grammar of a command that works on no object.
+/// Grammar of a command that works on no object.
 #[must_use]
 pub fn verb(verb: &GlobalCommand) -> String {
     let words = (verb.command.words)();

@@ -1,4 +1,4 @@
-//! `geneved host`: the daemon's own state, and what it knows of other hosts.
+//! `geneved host`: state of the daemon, and what it knows of other hosts.
 
 use std::net::IpAddr;
 
@@ -29,7 +29,7 @@ struct HostSelection {
 const HOST_FLUSH: &[Keyword<HostSelection>] =
     &[key!(HostSelection; "host" | "remote", "HOST", address).bare()];
 
-/// The object's commands.
+/// Commands of the object.
 pub const HOST_OBJECT: ObjectDef = ObjectDef {
     name: "host",
     about: "the daemon's own state, and other hosts",
@@ -167,7 +167,7 @@ impl Show for HostInfo {
     }
 }
 
-/// Who reported a path MTU, and until when it holds.
+/// Formats who reported a path MTU, and until when it is valid.
 fn said(style: &OutputStyle, report: &PathMtuInfo) -> String {
     let PathMtuInfo {
         by,

@@ -1,11 +1,12 @@
-//! Words that `ip`, `wg`, `nft`, `bridge` and `systemctl` know and geneved does not: why, and what is there instead.
+//! Words of `ip`, `wg`, `nft`, `bridge` and `systemctl` that geneved does not have, with the reason and the
+//! alternative.
 
 use super::grammar::Keyword;
 use crate::config::args::LinkArgs;
 
 type ForeignKeyword = Keyword<LinkArgs>;
 
-/// Keywords of `ip link` that are refused.
+/// Keywords of `ip link` that geneved refuses.
 pub const REFUSED_KEYWORDS: [ForeignKeyword; 7] = [
     ForeignKeyword::refused(
         &["external"],
@@ -49,7 +50,7 @@ pub const REFUSED_KEYWORDS: [ForeignKeyword; 7] = [
     ),
 ];
 
-/// Where the first word is none of geneved's: what is there for it.
+/// Alternatives for first words that geneved does not have.
 const FOREIGN_OBJECTS: [(&[&str], &str); 19] = [
     (
         &["addrs", "ip"],
@@ -158,7 +159,7 @@ const FOREIGN_OBJECTS: [(&[&str], &str); 19] = [
     ),
 ];
 
-/// What there is for an object that geneved does not have.
+/// Looks up the alternative to an object that geneved does not have.
 pub fn object(word: &str) -> Option<&'static str> {
     let found = FOREIGN_OBJECTS
         .iter()
@@ -166,7 +167,7 @@ pub fn object(word: &str) -> Option<&'static str> {
     found.map(|(_, advice)| *advice)
 }
 
-/// Words of other programs, and geneved's for the same; where there are several, the one that fits the command.
+/// Words of other programs and geneved's equivalents; of several, the one that suits the command is used.
 const SAME: [(&[&str], &[&str]); 22] = [
     (&["create", "new", "append"], &["add"]),
     (&["rm", "remove", "destroy"], &["del"]),
@@ -192,7 +193,7 @@ const SAME: [(&[&str], &[&str]); 22] = [
     (&["to-destination", "redirect"], &["target"]),
 ];
 
-/// The word among `known` that says what `word` says elsewhere, perhaps with more behind it.
+/// Finds the word among `known` that is equivalent to `word`.
 pub fn same(word: &str, known: &[&str]) -> Option<&'static str> {
     let mut fits = SAME.iter().filter(|(words, _)| words.contains(&word));
     fits.find_map(|(_, ours)| {

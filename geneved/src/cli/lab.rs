@@ -38,12 +38,12 @@ const LAB_BINARY: LabKeyword = LabKeyword::value(&["binary"], "FILE", |o, v| {
     Ok(())
 });
 
-/// What each command takes: hosts that stand send nothing, and those that are removed have no daemon to choose.
+/// Keywords of each command: `up` sends no traffic, and removal needs no daemon binary.
 const LAB_RUN: &[LabKeyword] = &[LAB_PREFIX, LAB_SECONDS, IO, LAB_BINARY];
 const UP: &[LabKeyword] = &[LAB_PREFIX, IO, LAB_BINARY];
 const DOWN: &[LabKeyword] = &[LAB_PREFIX];
 
-/// The demonstration's commands.
+/// Commands of the object.
 pub const LAB_OBJECT: ObjectDef = ObjectDef {
     name: "lab",
     about: "two hosts in network namespaces on this machine, to see it work",

@@ -1,4 +1,4 @@
-//! `geneved link`: the VPC's presence on this host.
+//! `geneved link`: VPC links of this host.
 
 use libgeneve::drop::DropReason;
 use libgeneve::wire::encapsulation::{Encapsulation, InnerProtocol};
@@ -39,7 +39,7 @@ fn kind(word: &str) -> Result<LinkKind, ValueError> {
     })
 }
 
-/// The type stands behind the name, as `ip` has it.
+/// The type follows the name, as with `ip`.
 const LINK_OWN: [LinkKeyword; 40] = [
     LINK_NAME,
     LINK_TYPE.times(Repetition::Once),
@@ -64,7 +64,7 @@ const LINK_OWN: [LinkKeyword; 40] = [
     flag!(LinkArgs; "noudp6zerocsumtx", udp6zerocsumtx = Some(false)),
     flag!(LinkArgs; "udp6zerocsumrx", udp6zerocsumrx = Some(true)),
     flag!(LinkArgs; "noudp6zerocsumrx", udp6zerocsumrx = Some(false)),
-    // What geneved does anyhow.
+    // Always the case with geneved.
     LinkKeyword::flag(&["noexternal"], |_| ()),
     key!(LinkArgs; "srcport", "MIN-MAX", srcport),
     key!(LinkArgs; "segmentation", "{ auto | off }", segmentation),
@@ -89,7 +89,7 @@ const LINK_OWN: [LinkKeyword; 40] = [
 
 const LINK_SETTINGS: [LinkKeyword; 47] = grammar::joined(LINK_OWN, REFUSED_KEYWORDS);
 
-/// Which links are shown.
+/// Filter of `show`.
 #[derive(Default)]
 pub struct LinkFilter {
     name: Option<IfName>,
@@ -180,7 +180,8 @@ impl CliObject for LinkArgs {
         let mut links = Self::all(context, filter)?;
         in_netns(context, filter.name.as_ref(), &mut links)?;
         links.retain(|link| Self::wants(filter, &style, link));
-        // What belongs to no link would otherwise be seen by nobody who only looks here; JSON is an array of links.
+        // Packets of no link would otherwise go unnoticed here; in JSON there is no place for them in the array of
+        // links.
         let everything = filter.name.is_none() && context.netns().is_none() && !style.json;
         let host = match everything && style.statistics > 0 {
             true => Some(UnmatchedTraffic(
@@ -194,10 +195,10 @@ impl CliObject for LinkArgs {
     }
 }
 
-/// Keeps the links that are in the namespace that `-n` names, if it names one.
+/// Keeps the links in the namespace given by `-n`, if any.
 ///
 /// # Errors
-/// There is no such namespace, or `name` is not in it.
+/// If there is no such namespace, or `name` is not in it.
 pub fn in_netns(
     context: &mut CommandContext,
     name: Option<&IfName>,
@@ -211,7 +212,7 @@ pub fn in_netns(
             "Cannot open network namespace \"{netns}\": {error}; \"ip netns\" lists the names"
         ))
     })?;
-    // A link that names none is where the daemon is.
+    // A link without a namespace is in the daemon's.
     let HostReply { host } = context.call(&Request::GetHost)?;
     links.retain(|link| match &link.settings.netns {
         Some(other) => *other == netns || netns::inode(other).is_ok_and(|inode| inode == wanted),
@@ -223,9 +224,9 @@ pub fn in_netns(
     }
 }
 
-/// Sees to it that `-n` names the namespace of a link that is changed.
+/// Checks that `-n` names the namespace of a link that is to be changed.
 pub fn is_in(context: &mut CommandContext, name: &IfName, netns: &str) -> Result<(), CliError> {
-    // With -atomic it may be on its way.
+    // With -atomic the link may be added earlier in the same batch.
     let mut added = context.gathered().into_iter().flatten();
     let is_added = |change: &ObjectChange| {
         let link = change.link.as_ref();
@@ -249,7 +250,7 @@ fn not_there(name: &IfName, netns: &str) -> CliError {
     .into()
 }
 
-/// The object's commands.
+/// Commands of the object.
 pub const LINK_OBJECT: ObjectDef = ObjectDef {
     name: "link",
     about: "VPCs on this host",
@@ -258,7 +259,7 @@ pub const LINK_OBJECT: ObjectDef = ObjectDef {
     notes: "VNI := 0..16777215\nTTL := { 1..255 | auto | inherit }\nTOS := { N | inherit }\nDF := { set | unset | inherit }\ninnerprotoinherit := inner ip, as \"ip\" has it\nPREFIX := ADDR/LENGTH\nRATE := N{ bit | kbit | mbit | gbit | bps | kbps | mbps | ... } as in tc\nSIZE := N[ k | m | g ]",
 };
 
-/// Packets that belong to no link: an own record before the links.
+/// Packets that belong to no link, shown as a separate record before the links.
 struct UnmatchedTraffic(TrafficInfo);
 
 impl Show for UnmatchedTraffic {
@@ -275,7 +276,7 @@ impl Show for UnmatchedTraffic {
         String::new()
     }
 
-    /// It is none of the array of links.
+    /// Not part of the array of links.
     fn json(&self, _: &OutputStyle) -> Value {
         Value::Null
     }
@@ -286,12 +287,12 @@ pub fn drops(traffic: &TrafficInfo) -> Value {
     json!({ "ingress": traffic.drops_ingress, "egress": traffic.drops_egress })
 }
 
-/// The same of what was for this host itself.
+/// The same for packets that this host consumed itself.
 pub fn consumed(traffic: &TrafficInfo) -> Value {
     json!({ "ingress": traffic.consumed_ingress, "egress": traffic.consumed_egress })
 }
 
-/// Lines with the drops by reason, each with a newline before it, and with what was for this host itself.
+/// Drops by reason and packets consumed by this host, each on a line that starts with a newline.
 pub fn dropped(style: &OutputStyle, traffic: &TrafficInfo) -> String {
     let mut text = String::new();
     for (kind, drops) in [
@@ -302,7 +303,7 @@ pub fn dropped(style: &OutputStyle, traffic: &TrafficInfo) -> String {
     ] {
         if !drops.is_empty() {
             text += &format!("\n    {kind}: {}", reasons(style, drops));
-            // Twice -s: what each of them means.
+            // `-s -s` explains the reasons.
             let known = DropReason::ALL
                 .iter()
                 .filter(|r| drops.contains_key(r.name()));

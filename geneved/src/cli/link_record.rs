@@ -1,4 +1,4 @@
-//! A link as text, in columns and as JSON.
+//! Display of a link as text, in columns, and as JSON.
 
 use libgeneve::wire::encapsulation::{Encapsulation, InnerProtocol};
 use serde_json::{Map, Value, json};
@@ -149,13 +149,13 @@ impl Show for LinkInfo {
 }
 
 impl LinkInfo {
-    /// The interface's addresses of the family that was asked for.
+    /// Addresses of the interface that belong to the requested family.
     fn addresses<'a>(&'a self, style: &'a OutputStyle) -> impl Iterator<Item = &'a ipnet::IpNet> {
         let all = self.addresses.iter().map(|address| &address.0);
         all.filter(|address| style.wants(address.addr()))
     }
 
-    /// The settings in `ip -d link`'s words; without details only those that are not at their default.
+    /// Settings in the format of `ip -d link`; without details only those that differ from the default.
     fn tunnel(&self, style: &OutputStyle) -> String {
         let s = &self.settings;
         let encapsulation = self.encapsulation();
@@ -291,7 +291,7 @@ impl LinkInfo {
         }
         let ttl = match s.ttl.unwrap_or_default() {
             TtlValue(libgeneve::vpc::Ttl::Fixed(ttl)) => json!(ttl),
-            // What `ip` has for it.
+            // As `ip` shows it.
             TtlValue(libgeneve::vpc::Ttl::Auto) => json!(0),
             word => json!(word),
         };
@@ -324,7 +324,7 @@ impl LinkInfo {
     }
 }
 
-/// `ip -s`'s two tables, then the drops by reason.
+/// The two tables of `ip -s`, followed by the drops by reason.
 fn statistics(style: &OutputStyle, traffic: &TrafficInfo) -> String {
     let t = traffic;
     let table = |name: &str, bytes: u64, packets: u64, dropped: u64| {

@@ -1,7 +1,7 @@
 //! The command line: `ip`'s grammar, one file per object, text and JSON output.
 //!
-//! Owns argument parsing, exit codes and what is printed. What the words mean is decided by the
-//! daemon, which is reached through [`crate::control`].
+//! Handles argument parsing, exit codes and output. The daemon, reached through [`crate::control`], decides what the
+//! words mean.
 
 mod address;
 mod batch;
@@ -55,7 +55,7 @@ use self::options::GlobalOptions;
 use self::table::FirstWord;
 use crate::config::state::nearest;
 
-/// Runs the command line `argv` (its first word is the program's name).
+/// Runs the command line `argv`, whose first word is the program name.
 #[must_use]
 pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<String> = argv
@@ -101,7 +101,7 @@ fn dispatch(context: &mut CommandContext, words: &[String]) -> Result<(), CliErr
         return Err(CliError::Usage(help::everything()));
     };
     match target(first)? {
-        // An address belongs to a link, so it is looked for there, too.
+        // `link address` is the same as `address`, since an address belongs to a link.
         FirstWord::Object(object)
             if object.name == link::LINK_OBJECT.name
                 && rest
@@ -166,7 +166,7 @@ fn on_object(
         }
         Err(found) => return Err(ambiguous("Command", first, &found)),
     };
-    // What completion is asked about may be anything.
+    // The words to complete may contain anything, even `help`.
     if asks_for_help(rest) && object.name != complete::TEST_OBJECT.name {
         return output::say(&help::command(object, command));
     }
@@ -176,7 +176,7 @@ fn on_object(
     })
 }
 
-/// Help in place of a complaint where the last word asks for it.
+/// Replaces an error by the help text if the last word asks for help.
 fn helped(
     done: Result<(), CliError>,
     words: &[String],
@@ -188,7 +188,7 @@ fn helped(
     }
 }
 
-/// Whether help is asked for in place of the first keyword, or by an option anywhere.
+/// Whether `help` is given as the first keyword, or a help option anywhere.
 fn asks_for_help(words: &[String]) -> bool {
     words.first().is_some_and(|word| word == "help") || words.iter().any(|w| is_help_option(w))
 }

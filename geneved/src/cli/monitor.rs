@@ -1,4 +1,4 @@
-//! `geneved monitor`: what happens from now on.
+//! `geneved monitor`: live events.
 
 use std::io;
 use std::net::IpAddr;
@@ -57,7 +57,7 @@ pub const MONITOR_COMMAND: GlobalCommand = GlobalCommand {
     notes: "Without a word, or with \"all\", everything is told.",
 };
 
-/// Prints what happens until the daemon ends or nobody reads.
+/// Prints events until the daemon ends or the reader hangs up.
 fn run(context: &mut CommandContext, words: &[String]) -> Result<(), CliError> {
     let mut wanted = MonitorCommand::default();
     if words != ["all"] {
@@ -69,7 +69,7 @@ fn run(context: &mut CommandContext, words: &[String]) -> Result<(), CliError> {
     };
     let mut failed = None;
     let stdout = io::stdout();
-    // Whoever has hung up is noticed although nothing happens.
+    // Detects that the reader has hung up even if nothing happens.
     let stops = [(stdout.as_fd(), PollFlags::empty())];
     context.client()?.follow(&request, &stops, |reply| {
         let printed = serde_json::from_value(reply)
@@ -91,7 +91,7 @@ fn strange(error: &serde_json::Error) -> CliError {
     CallError::Strange(format!("an event: {error}")).into()
 }
 
-/// One event as it is printed.
+/// Formats an event.
 fn show(style: &OutputStyle, event: &Event) -> String {
     let text = render(style, &[&TimedEvent { event }]);
     match style.json {
@@ -100,7 +100,7 @@ fn show(style: &OutputStyle, event: &Event) -> String {
     }
 }
 
-/// `ip`'s time before a line, in local time, where it is wanted.
+/// Timestamp before a line, in `ip`'s format and local time, if requested.
 fn stamp(style: &OutputStyle, time_us: u64) -> String {
     let time = || time(time_us).to_zoned(TimeZone::system());
     match (style.tshort, style.timestamp) {
@@ -178,7 +178,7 @@ impl Show for TimedEvent<'_> {
     }
 }
 
-/// Who speaks to whom, as words of a filter.
+/// Formats the addresses and ports of a flow as filter words.
 fn between(
     line: OutputLine,
     proto: ProtocolValue,
@@ -285,7 +285,7 @@ impl Show for HostEvent {
     }
 }
 
-/// Events that were lost.
+/// Number of lost events.
 impl Show for u64 {
     fn text(&self, style: &OutputStyle) -> String {
         format!(

@@ -1,4 +1,4 @@
-//! `geneved nat`: addresses that become others.
+//! `geneved nat`: NAT rules.
 
 use serde_json::{Value, json};
 
@@ -71,7 +71,7 @@ impl CliObject for NatArgs {
     }
 }
 
-/// The object's commands.
+/// Commands of the object.
 pub const NAT_OBJECT: ObjectDef = ObjectDef {
     name: "nat",
     about: "addresses that become others",

@@ -1,4 +1,4 @@
-//! What the commands of most objects have in common: `add`, `set`, `replace`, `del` and `show`.
+//! The commands that most objects share: `add`, `set`, `replace`, `del` and `show`.
 
 use super::command::CommandDef;
 use super::context::CommandContext;
@@ -13,40 +13,40 @@ use crate::config::state::absent;
 use crate::config::value::{DirectionValue, IfName, ObjectName};
 use crate::control::client::CallError;
 
-/// An object as its commands gather it, word by word.
+/// An object under construction, filled in keyword by keyword.
 pub trait CliObject: Default + 'static {
-    /// What it is called.
+    /// Name of the kind of object.
     const KIND: &'static str;
-    /// The keywords of `add` and `replace`.
+    /// Keywords of `add` and `replace`.
     const ADD: &'static [Keyword<Self>];
-    /// The keywords of `set`.
+    /// Keywords of `set`.
     const SET: &'static [Keyword<Self>] = Self::ADD;
-    /// The keywords of `del`: what names the object.
+    /// Keywords of `del`, which identify the object.
     const DEL: &'static [Keyword<Self>];
 
-    /// The object as it is shown.
+    /// The object as `show` displays it.
     type Info: Show;
-    /// Which ones are shown.
+    /// Filter of `show`.
     type Filter: Default + 'static;
-    /// The keywords of `show`.
+    /// Keywords of `show`.
     const SHOW: &'static [Keyword<Self::Filter>];
 
-    /// The change that these words ask for.
+    /// Converts the parsed words to a change.
     ///
     /// # Errors
-    /// The words are not enough, or do not fit the options.
+    /// If words are missing, or contradict the options.
     fn change(
         self,
         verb: ChangeVerb,
         context: &mut CommandContext,
     ) -> Result<ObjectChange, CliError>;
 
-    /// The options that mean something to `show`, beside those of every command that asks the daemon.
+    /// Options that `show` supports besides those of every command that talks to the daemon.
     const HONOURS: SupportedOptions = SupportedOptions::NOTHING;
-    /// The options that mean something to commands that change it, beside those.
+    /// Options that changing commands support besides those.
     const CHANGE_HONOURS: SupportedOptions = SupportedOptions::NOTHING;
 
-    /// The objects, or more than those that the filter wants.
+    /// Fetches the objects, possibly more than match the filter.
     ///
     /// # Errors
     /// The daemon does not answer, or refuses.
@@ -55,16 +55,16 @@ pub trait CliObject: Default + 'static {
         filter: &Self::Filter,
     ) -> Result<Vec<Self::Info>, CliError>;
 
-    /// The one object that the filter names, as its list shows it; `None` where it names none.
+    /// Name of the single object that the filter asks for; `None` if it asks for none in particular.
     fn named(filter: &Self::Filter, style: &OutputStyle) -> Option<String>;
 
-    /// What an object is named by.
+    /// Name of an object.
     fn name(info: &Self::Info, style: &OutputStyle) -> String;
 
-    /// Whether the filter wants this one.
+    /// Whether the object matches the filter.
     fn wants(filter: &Self::Filter, style: &OutputStyle, info: &Self::Info) -> bool;
 
-    /// Shows the objects that the filter wants.
+    /// Shows the objects that match the filter.
     ///
     /// # Errors
     /// The daemon does not answer, or refuses.
@@ -80,7 +80,7 @@ pub trait CliObject: Default + 'static {
     }
 }
 
-/// Refuses where none of the objects has this name.
+/// Refuses if no object has this name.
 fn find<T: CliObject>(name: &str, all: &[T::Info], style: &OutputStyle) -> Result<(), CliError> {
     let names: Vec<String> = all.iter().map(|info| T::name(info, style)).collect();
     if names.iter().any(|other| other == name) {
@@ -90,7 +90,7 @@ fn find<T: CliObject>(name: &str, all: &[T::Info], style: &OutputStyle) -> Resul
     Err(CallError::Refused(absent(&object, name, &names, T::KIND)).into())
 }
 
-/// The commands of an object that can be changed in place.
+/// Commands of an object that can be changed in place.
 pub const fn commands<T: CliObject>() -> [CommandDef; 5] {
     [
         add::<T>(),
@@ -101,7 +101,7 @@ pub const fn commands<T: CliObject>() -> [CommandDef; 5] {
     ]
 }
 
-/// Where `show` is among [`commands`].
+/// Index of `show` in [`commands`].
 pub const SHOW_INDEX: usize = 4;
 
 /// `add`.
@@ -126,7 +126,7 @@ pub const fn set<T: CliObject>() -> CommandDef {
     .honouring(T::CHANGE_HONOURS)
 }
 
-/// `replace`: `add`, or in place of what is there.
+/// `replace`: adds the object, or replaces an existing one.
 pub const fn replace<T: CliObject>() -> CommandDef {
     CommandDef::new(
         &["replace"],
@@ -148,7 +148,7 @@ pub const fn del<T: CliObject>() -> CommandDef {
     .honouring(T::CHANGE_HONOURS)
 }
 
-/// What `show` is called, which `ip` also calls `list` and `lst`.
+/// Spellings of `show`, including `ip`'s `list` and `lst`.
 pub const SHOW_NAMES: &[&str] = &["show", "list", "lst", "ls"];
 
 /// `show`.
@@ -177,34 +177,34 @@ fn change<T: CliObject>(
     context.apply(change.without(none))
 }
 
-/// Prints what a reply has, one record each.
+/// Prints the objects of a reply, one record each.
 ///
 /// # Errors
-/// Standard output takes no more.
+/// If writing to standard output fails.
 pub fn print<R: Show>(context: &CommandContext, all: &[R]) -> Result<(), CliError> {
     let records: Vec<&dyn Show> = all.iter().map(|one| one as &dyn Show).collect();
     context.print(&records)
 }
 
-/// Which ones are shown of objects that have a name.
+/// Filter of `show` for objects that have a name.
 #[derive(Debug, Default)]
 pub struct NamedFilter {
-    /// Those of this name.
+    /// Only the object of this name.
     pub name: Option<ObjectName>,
-    /// Those of this link.
+    /// Only objects of this link.
     pub dev: Option<IfName>,
-    /// Those of this side of the link.
+    /// Only this direction.
     pub direction: Option<DirectionValue>,
 }
 
 type NamedKeyword = Keyword<NamedFilter>;
-/// The name of what is shown.
+/// Keyword for the name to show.
 pub const BY_NAME: NamedKeyword = key!(NamedFilter; "name", "NAME", name).bare();
-/// The link of what is shown.
+/// Keyword for the link to show.
 pub const BY_LINK: NamedKeyword = key!(NamedFilter; "dev", "LINK", dev);
 
 impl NamedFilter {
-    /// The name that was given.
+    /// The given name.
     #[must_use]
     pub fn named(&self) -> Option<String> {
         self.name.as_ref().map(ObjectName::to_string)

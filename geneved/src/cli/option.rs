@@ -1,4 +1,4 @@
-//! `geneved option`: Geneve options that users define.
+//! `geneved option`: user-defined Geneve options.
 
 use serde_json::{Value, json};
 
@@ -62,7 +62,7 @@ impl CliObject for OptionArgs {
     }
 }
 
-/// The object's commands.
+/// Commands of the object.
 pub const OPTION_OBJECT: ObjectDef = ObjectDef {
     name: "option",
     about: "Geneve options of your own",

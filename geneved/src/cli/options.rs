@@ -1,6 +1,6 @@
-//! The options before the object, in `ip`'s spelling: one dash, and any unambiguous beginning.
+//! The options before the object, spelled like `ip`'s: one dash, and any unambiguous prefix.
 //!
-//! argh's own parser knows no such spelling, so this one stands in its place, behind its trait.
+//! argh's own parser does not support this spelling, so this one implements its trait.
 
 use std::path::PathBuf;
 
@@ -59,7 +59,7 @@ pub struct GlobalOptions {
     pub words: Vec<String>,
 }
 
-/// When output is coloured.
+/// When to colour output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColorMode {
     /// On a terminal.
@@ -83,31 +83,31 @@ impl std::str::FromStr for ColorMode {
     }
 }
 
-/// What follows an option.
+/// Argument of an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OptionArgument {
     /// Nothing.
     Nothing,
-    /// A value in the next word, or behind `=`.
+    /// A value in the next word, or after `=`.
     Value(&'static str),
-    /// Perhaps a value behind `=`.
+    /// An optional value after `=`.
     Choice,
 }
 
-/// An option as users spell it.
+/// Spelling of an option.
 #[derive(Clone, Copy, Debug)]
 pub struct OptionSpelling {
-    /// Its whole name.
+    /// Full name.
     pub name: &'static str,
-    /// How many of its letters are enough.
+    /// Minimum number of letters.
     pub enough: usize,
-    /// What follows.
+    /// Argument.
     pub takes: OptionArgument,
-    /// Sets it; the value is empty where it takes none.
+    /// Sets the option; the value is empty if it takes none.
     set: Set,
 }
 
-/// Sets an option to a value. Of an option that is given twice the last value counts.
+/// Sets an option to a value. If an option is repeated, the last value wins.
 type Set = fn(&mut GlobalOptions, &str) -> Result<(), ValueError>;
 
 const fn spelling(
@@ -124,7 +124,7 @@ const fn spelling(
     }
 }
 
-/// Sets a field of the options to a value that cannot be wrong.
+/// Sets a field of the options to a constant.
 macro_rules! set {
     ($field:ident = $value:expr) => {
         |options, _| {
@@ -150,7 +150,7 @@ fn color(options: &mut GlobalOptions, when: &str) -> Result<(), ValueError> {
     Ok(())
 }
 
-/// Every option. As `ip` has it the first one that fits is meant, so `-b` is a batch and `-br` is brief.
+/// All options. As with `ip` the first match wins, so `-b` is batch and `-br` is brief.
 pub const SPELLINGS: [OptionSpelling; 23] = [
     spelling("Version", 1, OptionArgument::Nothing, set!(version = true)),
     spelling("statistics", 1, OptionArgument::Nothing, more_statistics),
@@ -196,7 +196,7 @@ pub const SPELLINGS: [OptionSpelling; 23] = [
     spelling("help", 2, OptionArgument::Nothing, set!(help_wanted = true)),
     spelling("version", 2, OptionArgument::Nothing, set!(version = true)),
 ];
-/// Spellings that are taken, but not shown.
+/// Accepted spellings that help does not show.
 const OTHERS: [(&str, &str); 5] = [
     ("v", "Version"),
     ("human-readable", "human"),
@@ -205,7 +205,7 @@ const OTHERS: [(&str, &str); 5] = [
     ("inet6", "6"),
 ];
 
-/// The options as `help` shows them, without braces.
+/// Options as `help` shows them, without braces.
 #[must_use]
 pub fn bnf() -> Vec<String> {
     let shown = SPELLINGS
@@ -229,7 +229,7 @@ pub fn bnf() -> Vec<String> {
     shown.map(one).collect()
 }
 
-/// The option that `word` is, without its dashes.
+/// Finds the option spelled `word`, without dashes.
 #[must_use]
 pub fn find(word: &str) -> Option<&'static OptionSpelling> {
     let other = OTHERS.iter().find(|(name, _)| *name == word);
@@ -247,10 +247,10 @@ impl FromArgs for GlobalOptions {
     }
 }
 
-/// Reads the options in front of the object; what follows it is left alone.
+/// Parses the options before the object; the remaining words are kept as they are.
 ///
 /// # Errors
-/// An option is unknown or lacks its value.
+/// If an option is unknown or lacks its value.
 pub fn parse(arguments: &[String]) -> Result<GlobalOptions, CliError> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     GlobalOptions::from_args(&["geneved"], &arguments)
@@ -288,7 +288,7 @@ fn read(arguments: &[&str]) -> Result<GlobalOptions, CliError> {
             .map_err(|error| super::grammar::wrong_value(value, &error))?;
     }
     options.words.extend(rest.map(|&word| word.to_owned()));
-    // `-h` is "human" before an object, and asks for help where there is none.
+    // `-h` means "human" before an object, and asks for help without one.
     let only_human = options.human && options.words.is_empty() && options.batch.is_none();
     if options.help_wanted || (only_human && !options.version) {
         options.words = vec!["help".into()];

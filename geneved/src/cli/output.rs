@@ -16,7 +16,7 @@ pub trait Show {
     /// Lines for people; the first one starts at the margin, none ends with a newline.
     fn text(&self, style: &OutputStyle) -> String;
 
-    /// One line in columns.
+    /// One line, in columns.
     fn brief(&self, style: &OutputStyle) -> String {
         self.text(&style.plain())
     }
@@ -25,7 +25,7 @@ pub trait Show {
     fn json(&self, style: &OutputStyle) -> Value;
 }
 
-/// Prints records to standard output; a reader that hangs up is no error.
+/// Prints records to standard output. A closed pipe is no error.
 ///
 /// # Errors
 /// Standard output takes no more.
@@ -33,7 +33,7 @@ pub fn print(style: &OutputStyle, records: &[&dyn Show]) -> Result<(), CliError>
     write(render(style, records).as_bytes())
 }
 
-/// Prints one text to standard output; a reader that hangs up is no error.
+/// Prints a text with a final newline to standard output. A closed pipe is no error.
 ///
 /// # Errors
 /// Standard output takes no more.
@@ -41,7 +41,7 @@ pub fn say(text: &str) -> Result<(), CliError> {
     write(format!("{}\n", text.trim_end_matches('\n')).as_bytes())
 }
 
-/// Prints text as it is to standard output; a reader that hangs up is no error.
+/// Writes bytes to standard output. A closed pipe is no error.
 ///
 /// # Errors
 /// Standard output takes no more.
@@ -61,18 +61,18 @@ pub fn write(bytes: &[u8]) -> Result<(), CliError> {
 
 static CLOSED: AtomicBool = AtomicBool::new(false);
 
-/// Whether the reader of standard output has hung up, so that nothing more needs to be printed.
+/// Whether the reader of standard output has hung up, so that printing more is pointless.
 #[must_use]
 pub fn is_closed() -> bool {
     CLOSED.load(Ordering::Relaxed)
 }
 
-/// Prints a line to standard error, for a person who may have gone.
+/// Prints a line to standard error, ignoring errors.
 pub fn tell(text: impl Display) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// What [`print`] prints.
+/// Formats records for [`print`].
 #[must_use]
 pub fn render(style: &OutputStyle, records: &[&dyn Show]) -> String {
     if style.json {
@@ -115,7 +115,7 @@ fn json(style: &OutputStyle, value: &Value) -> String {
     String::from_utf8(bytes).expect("JSON is UTF-8")
 }
 
-/// Reasons and counts for people: `unknown-host 3, too-big 1`.
+/// Formats drop reasons with counts: `unknown-host 3, too-big 1`.
 #[must_use]
 pub fn reasons(style: &OutputStyle, drops: &std::collections::BTreeMap<String, u64>) -> String {
     let all: Vec<_> = drops
@@ -125,18 +125,18 @@ pub fn reasons(style: &OutputStyle, drops: &std::collections::BTreeMap<String, u
     all.join(", ")
 }
 
-/// `WORD VALUE` pairs on one line, as a command takes them.
+/// Builder of a line of `WORD VALUE` pairs, as commands take them.
 #[derive(Debug, Default)]
 pub struct OutputLine(String);
 
 impl OutputLine {
-    /// A line that begins so.
+    /// Starts a line.
     #[must_use]
     pub fn new(head: impl Into<String>) -> Self {
         OutputLine(head.into())
     }
 
-    /// A word of its own.
+    /// Appends a word.
     #[must_use]
     pub fn word(mut self, word: &str) -> Self {
         self.0 += " ";
@@ -144,13 +144,13 @@ impl OutputLine {
         self
     }
 
-    /// A flag, if it is set.
+    /// Appends a word if the flag is set.
     #[must_use]
     pub fn flag(self, word: &str, on: bool) -> Self {
         if on { self.word(word) } else { self }
     }
 
-    /// A value behind its word, if there is one; in quotes where it has spaces.
+    /// Appends a word with its value, if there is one; quoted if it contains spaces.
     #[must_use]
     pub fn value(mut self, word: &str, value: Option<impl Display>) -> Self {
         if let Some(value) = value {
@@ -165,21 +165,21 @@ impl OutputLine {
         self
     }
 
-    /// A value behind its word, as often as there is one.
+    /// Appends the word with each of the values.
     #[must_use]
     pub fn values(self, word: &str, values: impl IntoIterator<Item = impl Display>) -> Self {
         let all = values.into_iter();
         all.fold(self, |line, value| line.value(word, Some(value)))
     }
 
-    /// The text.
+    /// Returns the line.
     #[must_use]
     pub fn end(self) -> String {
         self.0
     }
 }
 
-/// Adds the words of an object to JSON; keys that are there already keep their place.
+/// Merges the words of an object into JSON; existing keys keep their position.
 pub fn extend(into: &mut Value, words: &impl Serialize) {
     let words = serde_json::to_value(words).expect("words have a form in JSON");
     if let (Value::Object(into), Value::Object(words)) = (into, words) {
@@ -187,7 +187,7 @@ pub fn extend(into: &mut Value, words: &impl Serialize) {
     }
 }
 
-/// The words of an object as JSON, with more keys behind them.
+/// Converts the words of an object to JSON and appends more keys.
 #[must_use]
 pub fn with(words: &impl Serialize, more: &Value) -> Value {
     let mut all = serde_json::json!({});

@@ -89,7 +89,7 @@ impl CliObject for PolicyArgs {
     }
 }
 
-/// The object's commands.
+/// Commands of the object.
 pub const POLICY_OBJECT: ObjectDef = ObjectDef {
     name: "policy",
     about: "rules: which flows are allowed",

@@ -62,7 +62,7 @@ impl CliObject for QosArgs {
     }
 }
 
-/// The object's commands.
+/// Commands of the object.
 pub const QOS_OBJECT: ObjectDef = ObjectDef {
     name: "qos",
     about: "classes: rates and code points",

@@ -1,4 +1,4 @@
-//! `geneved route`: which hosts an inner prefix is behind.
+//! `geneved route`: hosts behind inner prefixes.
 
 mod get;
 
@@ -29,7 +29,7 @@ const VIA: RouteKeyword = RouteKeyword::value(&["via"], "HOST[,HOST...]", |route
     Ok(())
 });
 const ROUTE_TYPE: RouteKeyword = key!(RouteArgs; "type", "{ simple | gateway }", kind);
-/// `show` prints it, so that what it prints can be typed.
+/// `show` prints it, so commands must accept it.
 const ROUTE_PROTO: RouteKeyword =
     RouteKeyword::value(&["proto"], "static", |_, origin| match origin {
         "static" => Ok(()),
@@ -39,7 +39,7 @@ const ROUTE_PROTO: RouteKeyword =
         _ => Err(ValueError::new("only \"static\" routes can be made").expecting(&["static"])),
     });
 
-/// Which routes are shown.
+/// Filter of `show`.
 #[derive(Default)]
 pub struct RouteFilter {
     prefix: Option<PrefixValue>,
@@ -132,7 +132,7 @@ impl CliObject for RouteArgs {
     }
 }
 
-/// The object's commands.
+/// Commands of the object.
 pub const ROUTE_OBJECT: ObjectDef = ObjectDef {
     name: "route",
     about: "hosts behind inner prefixes",
@@ -144,7 +144,7 @@ pub const ROUTE_OBJECT: ObjectDef = ObjectDef {
     notes: "PREFIX := { ADDR[/LENGTH] | default }",
 };
 
-/// With `-6` the default route is that of IPv6.
+/// With `-6`, `default` means the IPv6 default route.
 fn of_family(prefix: PrefixValue, style: &OutputStyle) -> PrefixValue {
     match style.family {
         Some(FamilyOption::Inet6) if prefix.0 == Ipv4Net::default().into() => {
@@ -154,8 +154,8 @@ fn of_family(prefix: PrefixValue, style: &OutputStyle) -> PrefixValue {
     }
 }
 
-/// A prefix as `ip route` has it: `default` is that of IPv4, or with `-6` that of IPv6, so that what is shown can be
-/// typed.
+/// Formats a prefix like `ip route`: `default` is the IPv4 default route, or with `-6` the IPv6 one, so that output
+/// can be used as input.
 pub(super) fn destination(prefix: &PrefixValue, style: &OutputStyle) -> String {
     match (prefix.0.prefix_len(), prefix.0) {
         (0, ipnet::IpNet::V4(_)) => "default".into(),

@@ -1,4 +1,4 @@
-//! `geneved service`: virtual addresses and who serves them.
+//! `geneved service`: virtual addresses with their backends.
 
 use serde_json::{Value, json};
 
@@ -101,7 +101,7 @@ impl CliObject for ServiceArgs {
     }
 }
 
-/// The object's commands.
+/// Commands of the object.
 pub const SERVICE_OBJECT: ObjectDef = ObjectDef {
     name: "service",
     about: "virtual addresses and their backends",
@@ -127,8 +127,8 @@ fn at(backend: &BackendInfo) -> AddrPort {
 }
 
 impl Show for ServiceInfo {
-    /// The first line makes the service again; below it stand backends that get nothing, or all with
-    /// details or statistics.
+    /// The first line recreates the service; the lines below show backends that receive no traffic, or with details
+    /// or statistics all of them.
     fn text(&self, style: &OutputStyle) -> String {
         let mut text = self.brief(style);
         let all = style.details || style.statistics > 0;

@@ -1,4 +1,4 @@
-//! `geneved run`, `reload` and `save`: the daemon, and what it runs.
+//! `geneved run`, `reload` and `save`: the daemon and its configuration.
 
 use std::path::{Path, PathBuf};
 
@@ -39,7 +39,7 @@ const RELOAD_KEYS: [Keyword<ReloadCommand>; 1] = [Keyword::flag(
 )];
 const STATE_NO_KEYWORDS: [Keyword<()>; 0] = [];
 
-/// The daemon, in the foreground.
+/// Runs the daemon in the foreground.
 pub const RUN_COMMAND: GlobalCommand = GlobalCommand {
     name: "run",
     about: "the daemon, in the foreground",
@@ -48,7 +48,7 @@ pub const RUN_COMMAND: GlobalCommand = GlobalCommand {
     notes: "FILE := /etc/geneved/geneved.toml if left out; *.toml in conf.d beside it is\nread as well",
 };
 
-/// Reads the configuration again.
+/// Reloads the configuration.
 pub const RELOAD: GlobalCommand = GlobalCommand {
     name: "reload",
     about: "read the configuration again and apply the differences, all or none",
@@ -84,7 +84,7 @@ pub const SAVE: GlobalCommand = GlobalCommand {
 };
 
 fn run(context: &mut CommandContext, words: &[String]) -> Result<(), CliError> {
-    // `--config=FILE` is one word.
+    // `--config=FILE` is a single word.
     let apart = words.iter().flat_map(|word| match word.split_once('=') {
         Some((option, file)) if option.starts_with('-') => vec![option.to_owned(), file.to_owned()],
         _ => vec![word.clone()],

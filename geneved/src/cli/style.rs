@@ -1,4 +1,4 @@
-//! What the options say of output: shape, units, colours.
+//! Output style from the options: format, units, colours.
 
 use std::net::IpAddr;
 
@@ -7,20 +7,20 @@ use ipnet::IpNet;
 use super::options::{ColorMode, GlobalOptions};
 use crate::config::value::ProtocolValue;
 
-/// What the options say of output.
+/// Output style.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OutputStyle {
     /// JSON.
     pub json: bool,
-    /// JSON for people.
+    /// Indented JSON.
     pub pretty: bool,
-    /// One line an object, in columns.
+    /// One line per object, in columns.
     pub brief: bool,
-    /// One line an object, joined with a backslash.
+    /// One line per object, joined with backslashes.
     pub oneline: bool,
     /// Details.
     pub details: bool,
-    /// Statistics: how often `-s` was given.
+    /// Number of times that `-s` was given.
     pub statistics: u8,
     /// Unit prefixes.
     pub human: bool,
@@ -28,11 +28,11 @@ pub struct OutputStyle {
     pub iec: bool,
     /// Numbers instead of names.
     pub numeric: bool,
-    /// A line with the time before each event.
+    /// Print a timestamp line before each event.
     pub timestamp: bool,
-    /// The time in brackets before each event.
+    /// Print the time in brackets before each event.
     pub tshort: bool,
-    /// Only what is of this address family.
+    /// Only objects of this address family.
     pub family: Option<FamilyOption>,
     /// Colours.
     pub color: bool,
@@ -40,7 +40,7 @@ pub struct OutputStyle {
     pub dark: bool,
 }
 
-/// An address family, as `-4` and `-6` ask for one.
+/// Address family selected by `-4` or `-6`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FamilyOption {
     /// IPv4.
@@ -50,7 +50,7 @@ pub enum FamilyOption {
 }
 
 impl FamilyOption {
-    /// That of an address.
+    /// Family of an address.
     #[must_use]
     pub const fn of(address: IpAddr) -> Self {
         if address.is_ipv4() {
@@ -60,7 +60,7 @@ impl FamilyOption {
         }
     }
 
-    /// `ip`'s word for it.
+    /// Name of the family, as `ip` calls it.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -70,7 +70,7 @@ impl FamilyOption {
     }
 }
 
-/// What has a colour of its own.
+/// Kinds of text that have a colour.
 #[derive(Clone, Copy)]
 enum Colored {
     Name,
@@ -82,7 +82,7 @@ enum Colored {
 }
 
 impl OutputStyle {
-    /// What these options ask for on this terminal.
+    /// Output style for these options on this terminal.
     #[must_use]
     pub fn of(options: &GlobalOptions) -> Self {
         use std::io::IsTerminal;
@@ -117,7 +117,7 @@ impl OutputStyle {
         }
     }
 
-    /// The same without statistics, for lines that have no room for them.
+    /// Returns the style without statistics, for lines without room for them.
     #[must_use]
     pub const fn plain(self) -> Self {
         OutputStyle {
@@ -126,13 +126,13 @@ impl OutputStyle {
         }
     }
 
-    /// Whether an address is of the family that was asked for, if one was.
+    /// Whether an address belongs to the selected family, if any.
     #[must_use]
     pub fn wants(&self, address: IpAddr) -> bool {
         self.family.is_none_or(|f| f == FamilyOption::of(address))
     }
 
-    /// A number, shortened where `-h` or `-iec` asks for it.
+    /// Formats a number, shortened with `-h` or `-iec`.
     #[must_use]
     pub fn number(&self, number: u64) -> String {
         let base: f64 = if self.iec { 1024.0 } else { 1000.0 };
@@ -156,13 +156,13 @@ impl OutputStyle {
         }
     }
 
-    /// A counter where `-s` asks for counters.
+    /// Formats a counter if `-s` was given.
     #[must_use]
     pub fn count(&self, number: u64) -> Option<String> {
         (self.statistics > 0).then(|| self.number(number))
     }
 
-    /// A protocol by its name, or with `-N` by its number.
+    /// Formats a protocol by name, or with `-N` by number.
     #[must_use]
     pub fn proto(&self, proto: ProtocolValue) -> String {
         match self.numeric {
@@ -187,13 +187,13 @@ impl OutputStyle {
         format!("\x1b[{bold}{code}m{text}\x1b[0m")
     }
 
-    /// The name of an interface, or of an object.
+    /// Formats the name of an interface or object.
     #[must_use]
     pub fn name(&self, text: impl std::fmt::Display) -> String {
         self.paint(Colored::Name, &text.to_string())
     }
 
-    /// An address of Ethernet, IPv4 or IPv6; a prefix, a range or an address with a port.
+    /// Formats an Ethernet, IPv4 or IPv6 address, a prefix, a range, or an address with a port.
     #[must_use]
     pub fn address(&self, text: impl std::fmt::Display) -> String {
         let text = text.to_string();
@@ -207,26 +207,26 @@ impl OutputStyle {
         self.paint(paint, &text)
     }
 
-    /// Addresses with commas between them.
+    /// Formats addresses separated by commas.
     #[must_use]
     pub fn addresses(&self, all: &[IpAddr]) -> String {
         let all: Vec<_> = all.iter().map(|a| self.address(a)).collect();
         all.join(",")
     }
 
-    /// An address with the length of its prefix, of which `ip` colours only the address.
+    /// Formats an address with its prefix length; like `ip`, only the address is coloured.
     #[must_use]
     pub fn prefix(&self, net: &IpNet) -> String {
         format!("{}/{}", self.address(net.addr()), net.prefix_len())
     }
 
-    /// Something that is well, or not.
+    /// Formats a good or bad state.
     #[must_use]
     pub fn health(&self, good: bool, text: &str) -> String {
         self.paint(if good { Colored::Good } else { Colored::Bad }, text)
     }
 
-    /// The operational state of an interface; `UNKNOWN` and others have no colour.
+    /// Formats the operational state of an interface; `UNKNOWN` and others have no colour.
     #[must_use]
     pub fn operstate(&self, text: &str) -> String {
         match text.trim_end() {

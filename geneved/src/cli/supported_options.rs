@@ -1,4 +1,4 @@
-//! Which options mean something to which command, and the refusal of every other.
+//! Which options each command supports; all others are refused.
 
 use std::ops::BitOr;
 
@@ -6,14 +6,14 @@ use super::command::CommandDef;
 use super::error::CliError;
 use super::options::GlobalOptions;
 
-/// Options in front of an object, as a set.
+/// Set of options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SupportedOptions(u16);
 
 impl SupportedOptions {
     /// None.
     pub const NOTHING: SupportedOptions = SupportedOptions(0);
-    /// `-j`, `-p`, `-o`, `-c`: the shape of what is printed.
+    /// `-j`, `-p`, `-o`, `-c`: the output format.
     pub const SHAPE: SupportedOptions = SupportedOptions(1);
     /// `-br`.
     pub const BRIEF: SupportedOptions = SupportedOptions(1 << 1);
@@ -36,16 +36,16 @@ impl SupportedOptions {
     /// `--socket`.
     pub const SOCKET: SupportedOptions = SupportedOptions(1 << 10);
 
-    /// Counters, and the units that they are shown in.
+    /// Counters and their units.
     pub const COUNTERS: SupportedOptions = Self::STATISTICS.and(Self::UNITS);
 
-    /// Those of both.
+    /// Union of both sets.
     #[must_use]
     pub const fn and(self, other: SupportedOptions) -> SupportedOptions {
         SupportedOptions(self.0 | other.0)
     }
 
-    /// Whether all of these are among them.
+    /// Whether all of `other` are in the set.
     #[must_use]
     pub const fn has(self, other: SupportedOptions) -> bool {
         self.0 & other.0 == other.0
@@ -59,7 +59,7 @@ impl BitOr for SupportedOptions {
     }
 }
 
-/// Every option that not all commands take, as `help` spells it.
+/// Options that only some commands support, as spelled in `help`.
 const SPELLED: [(SupportedOptions, &str); 17] = [
     (SupportedOptions::SHAPE, "-j"),
     (SupportedOptions::SHAPE, "-p"),
@@ -102,11 +102,11 @@ fn is_given(options: &GlobalOptions, spelled: &str) -> bool {
     }
 }
 
-/// Refuses the first option that means nothing to a command. Those of a batch are for whichever of its commands
-/// honours them, but `-n`, which says what a command is about.
+/// Refuses the first option that the command does not support. Options of a batch apply to those of its commands that
+/// support them, except `-n`, which changes what a command is about.
 ///
 /// # Errors
-/// The option, and those that the command takes.
+/// The unsupported option, and those that the command supports.
 pub fn check(options: &GlobalOptions, name: &str, command: &CommandDef) -> Result<(), CliError> {
     let stray = SPELLED.iter().find(|(honours, spelled)| {
         let for_all = options.batch.is_some() && *honours != SupportedOptions::NETNS;
@@ -139,10 +139,10 @@ pub fn check(options: &GlobalOptions, name: &str, command: &CommandDef) -> Resul
     )))
 }
 
-/// Refuses options that need another one, which is missing.
+/// Refuses options that are given without another one that they require.
 ///
 /// # Errors
-/// Both.
+/// The names of both.
 pub fn check_alone(options: &GlobalOptions) -> Result<(), CliError> {
     let batch = options.batch.is_some();
     let lacks = [

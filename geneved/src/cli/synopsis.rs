@@ -1,19 +1,19 @@
-//! The BNF of `help`, from the same tables that commands are parsed by.
+//! The BNF of `help`, generated from the tables that commands are parsed with.
 
 use super::grammar::Repetition;
 
-/// A keyword without its type: what is shown and completed of it.
+/// Untyped description of a keyword, for display and completion.
 #[derive(Clone, Copy, Debug)]
 pub struct KeywordHelp {
-    /// Its spellings; the first one is shown.
+    /// Its spellings; the first one is displayed.
     pub names: &'static [&'static str],
-    /// What its value is; a flag has none.
+    /// Metavariable of its value; flags have none.
     pub metavariable: Option<&'static str>,
-    /// How often it is given.
+    /// Number of times that it is given.
     pub times: Repetition,
-    /// Its value may stand without it.
+    /// Whether its value may be given without the keyword.
     pub bare: bool,
-    /// Of all with the same number one is given, or at most one where they are optional; 0 is none.
+    /// Group number: one of each group must be given, or at most one if they are optional; 0 means no group.
     pub choice: u8,
 }
 
@@ -23,7 +23,7 @@ impl KeywordHelp {
         let inner = match self.metavariable {
             None => name.to_owned(),
             Some(metavariable) if self.bare => match name {
-                // As `ip` shows it: the word may be given, too.
+                // As `ip` shows it: the keyword is optional.
                 "dev" | "name" => format!("[ {name} ] {metavariable}"),
                 _ => metavariable.to_owned(),
             },
@@ -37,15 +37,15 @@ impl KeywordHelp {
     }
 }
 
-/// `HEAD NAME [ key VALUE ] ...`, broken into lines of at most 79 columns that hang below `head`.
+/// Formats `HEAD NAME [ key VALUE ] ...`, wrapped at 79 columns with continuation lines indented below `head`.
 #[must_use]
 pub fn synopsis(head: &str, words: &[KeywordHelp]) -> String {
-    // What stands without its keyword stands first.
+    // Values without keywords come first.
     let (bare, rest): (Vec<_>, Vec<_>) = words.iter().partition(|w| w.bare);
     let mut text = head.to_owned();
     let mut column = head.chars().count();
     let indent = " ".repeat(8);
-    // "Usage: " stands before it.
+    // Leaves room for "Usage: ".
     let room = 79 - 7;
     for piece in pieces(bare.into_iter().chain(rest)) {
         if column + 1 + piece.len() > room {
@@ -62,13 +62,13 @@ pub fn synopsis(head: &str, words: &[KeywordHelp]) -> String {
     text
 }
 
-/// One piece a keyword, or a choice of keywords.
+/// Formats each keyword, or each choice of keywords, as one piece.
 fn pieces<'a>(words: impl Iterator<Item = &'a KeywordHelp>) -> Vec<String> {
     let mut pieces: Vec<(u8, bool, String)> = Vec::new();
     let mut negations: Vec<&str> = Vec::new();
     let all: Vec<&KeywordHelp> = words.collect();
     for word in &all {
-        // `udpcsum` and `noudpcsum` are one thing that is or is not.
+        // `udpcsum` and `noudpcsum` are shown as one piece.
         let no = |other: &&&KeywordHelp| other.names[0].strip_prefix("no") == Some(word.names[0]);
         if negations.contains(&word.names[0]) {
             continue;

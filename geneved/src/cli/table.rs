@@ -1,4 +1,4 @@
-//! The objects and the commands that work on none: one table that dispatch, help and completion read.
+//! The table of all objects and verbs, used by dispatch, help and completion.
 
 use super::command::{GlobalCommand, ObjectDef};
 use super::{
@@ -6,7 +6,7 @@ use super::{
     option, policy, qos, route, service, state, top, trace,
 };
 
-/// Every object.
+/// All objects.
 pub const ALL_OBJECTS: [&ObjectDef; 14] = [
     &link::LINK_OBJECT,
     &address::ADDRESS_OBJECT,
@@ -24,7 +24,7 @@ pub const ALL_OBJECTS: [&ObjectDef; 14] = [
     &complete::TEST_OBJECT,
 ];
 
-/// Every command that works on no object.
+/// All commands that work on no object.
 pub const VERBS: [&GlobalCommand; 8] = [
     &state::RUN_COMMAND,
     &check::CHECK_COMMAND,
@@ -36,14 +36,14 @@ pub const VERBS: [&GlobalCommand; 8] = [
     &top::TOP_COMMAND,
 ];
 
-/// What the first word is.
+/// Meaning of the first word.
 #[derive(Clone, Copy)]
 pub enum FirstWord {
     /// An object.
     Object(&'static ObjectDef),
-    /// A command that works on none.
+    /// A command that works on no object.
     Verb(&'static GlobalCommand),
-    /// The grammar of everything, or of what follows.
+    /// Help on everything, or on what follows.
     Help,
 }
 
@@ -63,16 +63,16 @@ impl FirstWord {
     }
 }
 
-/// What `ip` calls these objects for short, although other words begin so as well.
+/// Abbreviations that `ip` gives to these objects although they are ambiguous.
 const ABBREVIATIONS: [(&str, FirstWord); 2] = [
     ("l", FirstWord::Object(&link::LINK_OBJECT)),
     ("r", FirstWord::Object(&route::ROUTE_OBJECT)),
 ];
 
-/// What `word` is, by its whole name, an unambiguous beginning, or `ip`'s short form of it.
+/// Resolves `word` by its full name, an unambiguous prefix, or `ip`'s abbreviation.
 ///
 /// # Errors
-/// It is the beginning of several names; those.
+/// If it is a prefix of several names; returns those.
 pub fn target(word: &str) -> Result<Option<FirstWord>, Vec<&'static str>> {
     match ABBREVIATIONS.iter().find(|(short, _)| *short == word) {
         Some((_, target)) => Ok(Some(*target)),
@@ -88,7 +88,7 @@ pub fn targets() -> impl Iterator<Item = (&'static str, FirstWord)> {
     all.map(|target| (target.name(), target))
 }
 
-/// The names of everything that the first word can be.
+/// Names of everything that the first word can be.
 pub fn names() -> impl Iterator<Item = &'static str> {
     targets().map(|(name, _)| name)
 }

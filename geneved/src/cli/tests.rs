@@ -1,4 +1,4 @@
-//! Grammar and output, word for word.
+//! Grammar and output, verbatim.
 
 use std::collections::BTreeMap;
 

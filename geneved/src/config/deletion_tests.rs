@@ -1,4 +1,4 @@
-//! What goes with what: deletion by what is named, and settings taken away by `none`.
+//! Deletion by named words, and settings reset by `none`.
 
 use super::file::save;
 use super::function_tests::{change, full};
@@ -32,7 +32,7 @@ fn delete(state: &mut DesiredState, object: &str, name: &str) -> Result<(), Stri
 fn what_is_named_must_be_so_to_be_deleted() {
     let (_directory, text) = full();
     let state = load(&text).unwrap().state;
-    // Everything that can be said of an object, and something else in place of each word.
+    // Every word of an object, and another value for each.
     for made in state.changes() {
         let json = serde_json::to_value(&made).unwrap();
         let (kind, words) = json
@@ -49,7 +49,7 @@ fn what_is_named_must_be_so_to_be_deleted() {
         for key in words.as_object().unwrap().keys().filter(|key| !own(key)) {
             let mut other = words.clone();
             other[key] = match (&words[key], key.as_str()) {
-                // What is false is not said.
+                // False is left out.
                 (serde_json::Value::Bool(on), "log" | "colocated") => (!on).into(),
                 (serde_json::Value::Number(n), _) => (n.as_u64().unwrap() + 1).into(),
                 (_, "via" | "host" | "dst") => serde_json::json!(["192.0.2.77"]),
@@ -122,7 +122,7 @@ fn one_host_or_backend_is_taken_away_alone_and_with_the_last_one_the_object() {
     assert!(!state.endpoints.contains_key(&at));
 
     let dns = r#""name":"dns","dev":"gnv0""#;
-    // What is named without a port has the service's.
+    // A backend named without a port has the service's.
     change(
         &mut state,
         "del",

@@ -1,7 +1,7 @@
-//! In what two states differ.
+//! Differences between two states.
 //!
-//! A plan, the answer to a reload and the events of those who watch are all made of it, so that none of them knows a
-//! kind of object that another one forgets.
+//! Plans, replies to reloads and monitor events are all derived from these, so that none of them can miss a kind of
+//! object.
 
 use std::net::IpAddr;
 
@@ -16,22 +16,22 @@ use super::state::{
 };
 use super::value::{IfName, ObjectName};
 
-/// What became of an object.
+/// Kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChangeKind {
-    /// It is new.
+    /// The object is new.
     Added,
-    /// It is not as it was.
+    /// The object has changed.
     Changed,
-    /// Its interface is made anew: what a plan does with a link that changed so much.
+    /// The interface is created anew: how a plan handles a link that changed too much.
     Replaced,
-    /// It is gone; told as it was.
+    /// The object was deleted; it is reported as it was.
     Deleted,
 }
 
 impl ChangeKind {
-    /// The word for it.
+    /// Keyword of the kind.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -43,16 +43,16 @@ impl ChangeKind {
     }
 }
 
-/// An object that is not the same in both states.
+/// An object that differs between two states.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Difference<'a> {
-    /// What became of it: added, changed or deleted.
+    /// Added, changed or deleted.
     pub change: ChangeKind,
-    /// The object, as it is in the new state; if it was deleted, as it was in the old one.
+    /// The object in the new state, or in the old one if it was deleted.
     pub object: ChangedObject<'a>,
 }
 
-/// An object of a state, with its link and its name, prefix or address.
+/// Reference to an object of a state, with its link and its name, prefix or address.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ChangedObject<'a> {
     /// An option.
@@ -76,7 +76,7 @@ pub enum ChangedObject<'a> {
 }
 
 impl<'a> ChangedObject<'a> {
-    /// Its kind, in the command line's word for it.
+    /// The kind of object, as the command line calls it.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -92,7 +92,7 @@ impl<'a> ChangedObject<'a> {
         }
     }
 
-    /// What it is called: a name, a prefix or an address.
+    /// Name, prefix or address of the object.
     #[must_use]
     pub fn name(&self) -> String {
         match self {
@@ -108,7 +108,7 @@ impl<'a> ChangedObject<'a> {
         }
     }
 
-    /// Its link, where it is on one.
+    /// Link of the object, if it belongs to one.
     #[must_use]
     pub const fn dev(&self) -> Option<&'a IfName> {
         match self {
@@ -124,13 +124,13 @@ impl<'a> ChangedObject<'a> {
     }
 }
 
-/// In what two states differ, kind by kind: options, links, then what is on links. Of each kind first what is new or
-/// not as it was, then what is gone.
+/// Compares two states kind by kind: options, links, then objects of links. Within each kind, additions and changes
+/// come before deletions.
 pub fn differences<'a>(
     old: &'a DesiredState,
     new: &'a DesiredState,
 ) -> impl Iterator<Item = Difference<'a>> + use<'a> {
-    // A kind of object that is added to the state must be compared, too.
+    // Destructured, so that a new kind of object in the state cannot be forgotten here.
     let DesiredState {
         fabric: _,
         by_port: _,

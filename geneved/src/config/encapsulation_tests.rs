@@ -1,4 +1,4 @@
-//! Encapsulations: what each link is by default, and what is refused because it cannot be carried.
+//! Encapsulation defaults of links, and refusals of what an encapsulation cannot carry.
 
 use super::args::LinkKind;
 use super::function_tests::change;

@@ -1,7 +1,7 @@
-//! The configuration file: TOML to a validated desired state, every fault with its line.
+//! The configuration file: from TOML to a validated desired state, with a line number for every fault.
 //!
-//! Reads `FILE` and, beside it, `conf.d/*.toml` in the order of their names. All faults of all
-//! files are reported at once; with a single fault nothing is loaded.
+//! Reads `FILE` and then `conf.d/*.toml` beside it, sorted by name. All faults of all files are reported at once; a
+//! single fault prevents loading.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -23,35 +23,35 @@ use super::toml_tables;
 use super::value::{IfName, ModeValue};
 use crate::refusal::RefusalCause;
 
-/// Where the configuration is unless `--config` says otherwise.
+/// Default path of the configuration.
 pub const DEFAULT_PATH: &str = "/etc/geneved/geneved.toml";
-/// Where the control socket is unless the file or `--socket` says otherwise.
+/// Default path of the control socket.
 pub const DEFAULT_SOCKET: &str = "/run/geneved/control.sock";
-/// Where metrics are served if the control socket is where it usually is.
+/// Default path of the metrics socket if the control socket is at its default path.
 pub const DEFAULT_METRICS_SOCKET: &str = "/run/geneved/metrics.sock";
 
-/// The most bytes of all files together; half a million endpoints need less.
+/// Maximum total size of all files; half a million endpoints need less.
 pub const MAX_CONFIG_BYTES: usize = 64 << 20;
 
-/// A configuration that is whole and consistent.
+/// A complete and consistent configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
-    /// `[daemon]`; read at start only.
+    /// `[daemon]`; only read at start.
     pub daemon: DaemonSettings,
-    /// The content of the secret file.
+    /// Content of the secret file.
     pub secret: Option<LabelSecret>,
-    /// Links and what belongs to them.
+    /// Links and the objects that belong to them.
     pub state: DesiredState,
 }
 
-/// One fault, as `FILE:LINE:COLUMN: what`.
+/// One fault, displayed as `FILE:LINE:COLUMN: what`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigFault {
     /// The file.
     pub file: PathBuf,
-    /// Line and column, both from 1; `None` where the file as a whole is meant.
+    /// Line and column, both from 1; `None` if the fault concerns the whole file.
     pub at: Option<(usize, usize)>,
-    /// What is wrong, and what to do about it.
+    /// What is wrong, and how to fix it.
     pub what: String,
 }
 
@@ -65,7 +65,7 @@ impl fmt::Display for ConfigFault {
     }
 }
 
-/// Reads `path` and its `conf.d`.
+/// Loads `path` and its `conf.d`.
 ///
 /// # Errors
 /// All faults of all files.
@@ -101,7 +101,7 @@ pub fn load(path: &Path) -> Result<Config, Vec<ConfigFault>> {
     }
 }
 
-/// A configuration from texts that were read already, each with the path to name in faults.
+/// Parses a configuration from texts in memory, each with the path to name in faults.
 ///
 /// # Errors
 /// All faults of all texts.
@@ -115,7 +115,7 @@ pub fn parse(texts: &[(PathBuf, String)]) -> Result<Config, Vec<ConfigFault>> {
     }
 }
 
-/// The files that [`load`] reads.
+/// Returns the files that [`load`] reads.
 #[must_use]
 pub fn files(path: &Path) -> Vec<PathBuf> {
     let mut files = vec![path.to_owned()];
@@ -142,7 +142,7 @@ fn unreadable(file: PathBuf, error: &io::Error) -> ConfigFault {
     }
 }
 
-/// Faults with the text in which they are and their place there, to be told in this order.
+/// Faults as text index, offset and message, sorted for display.
 type LocatedFault = Vec<(usize, usize, String)>;
 
 fn assemble(texts: &[(PathBuf, String)], faults: &mut Vec<ConfigFault>) -> Config {
@@ -157,7 +157,7 @@ fn assemble(texts: &[(PathBuf, String)], faults: &mut Vec<ConfigFault>) -> Confi
         let tables = toml_tables::read(text);
         garbled |= tables.garbled > 0;
         let line = |at: usize| lines[index].position(at).0;
-        // What is read from a line that is no TOML is guessed.
+        // Tables recovered from lines that are not valid TOML are guesses.
         let (no_toml, others) = tables.faults.split_at(tables.garbled);
         let guessed: Vec<_> = no_toml.iter().map(|(at, _)| line(at.start)).collect();
         let told = others
@@ -196,11 +196,11 @@ fn assemble(texts: &[(PathBuf, String)], faults: &mut Vec<ConfigFault>) -> Confi
         broken.extend(tables.broken);
     }
     config.state = DesiredState::on(Fabric {
-        // A secret that cannot be read is one fault, not one for each label.
+        // An unreadable secret is one fault, not one for each label.
         secret: config.daemon.label_secret_file.is_some(),
         option_class: config.daemon.option_class,
     });
-    // Objects that may be there do not prove that another names one that is not.
+    // With parts of a file lost, a reference to a missing object proves nothing.
     if !garbled {
         let places = (texts, &lines[..]);
         judge(places, &mut config.state, changes, broken, &mut found);
@@ -214,7 +214,7 @@ fn assemble(texts: &[(PathBuf, String)], faults: &mut Vec<ConfigFault>) -> Confi
     config
 }
 
-/// Puts the objects into the state, one by one. What does not fit is a fault, unless that is because of one that is
+/// Applies the objects to the state one by one. What does not fit is a fault, unless the cause is an object that is
 /// `broken`.
 fn judge(
     (texts, lines): (&[(PathBuf, String)], &[LineIndex<'_>]),
@@ -228,9 +228,9 @@ fn judge(
     for name in &broken {
         stand_in(state, name, None);
     }
-    // An object may stand in a file before what it names.
+    // An object may precede in the file those that it refers to.
     changes.sort_by_key(|(_, _, change)| rank(change));
-    // Where each object stands that was accepted.
+    // Positions of the objects accepted so far.
     let mut places: Vec<(ObjectChange, usize, usize)> = Vec::with_capacity(changes.len());
     for (index, at, change) in changes {
         let refusal = match state.apply(&change) {
@@ -270,7 +270,7 @@ fn judge(
     }
 }
 
-/// Puts a link without faults in the place of one that has some, so that what is on it can be judged.
+/// Puts a placeholder in place of a link with faults, so that the objects on it can be checked.
 fn stand_in(state: &mut DesiredState, name: &str, mode: Option<ModeValue>) {
     const HIGHEST: u32 = (1 << 24) - 1;
     let Ok(name) = name.parse::<IfName>() else {
@@ -283,11 +283,11 @@ fn stand_in(state: &mut DesiredState, name: &str, mode: Option<ModeValue>) {
         name,
         ..LinkArgs::default()
     };
-    // Where it does not fit either, nothing that is on it is judged.
+    // If the placeholder does not fit either, the objects on the link are not checked.
     let _ = state.apply(&ObjectChange::link(ChangeVerb::Add, link));
 }
 
-/// What only names what has a lower rank.
+/// Rank of a change: objects refer only to objects of lower rank.
 fn rank(change: &ObjectChange) -> u8 {
     match change.subject() {
         Some(ObjectArgs::Option(_)) => 0,
@@ -298,7 +298,7 @@ fn rank(change: &ObjectChange) -> u8 {
     }
 }
 
-/// Where the lines of a text begin.
+/// Line starts of a text.
 struct LineIndex<'t> {
     text: &'t str,
     starts: Vec<usize>,
@@ -322,7 +322,7 @@ impl<'t> LineIndex<'t> {
     }
 }
 
-/// A configuration in the form of a file: its tables, each with its keys.
+/// A configuration as the tables and keys of a file.
 #[derive(Debug, Default, Serialize)]
 pub struct ConfigDocument {
     daemon: DaemonSettings,
@@ -346,13 +346,13 @@ pub struct ConfigDocument {
     service: Vec<ServiceArgs>,
 }
 
-/// A configuration as a file that loads back to it.
+/// Formats a configuration as a file that loads back to it.
 #[must_use]
 pub fn save(daemon: &DaemonSettings, state: &DesiredState) -> String {
     toml::to_string(&in_tables(daemon, state)).expect("words have a form in TOML")
 }
 
-/// The tables of that file.
+/// Converts a configuration to the tables of that file.
 #[must_use]
 pub fn in_tables(daemon: &DaemonSettings, state: &DesiredState) -> ConfigDocument {
     let mut out = ConfigDocument {

@@ -1,7 +1,8 @@
-//! The way to a file: whether anybody but root and the daemon's own user could have it lead elsewhere.
+//! Path traversal check: whether anyone but root and the daemon's own user could redirect a path.
 //!
-//! Each directory and each symbolic link is looked at as it is met, since whoever may write to the directory of a link, or
-//! owns the link in a sticky one, chooses what is read (as `StrictModes` of sshd and `fs.protected_symlinks` see it).
+//! Checks each directory and symbolic link as it is traversed, because anyone who can write to the directory of a
+//! link, or owns a link in a sticky directory, chooses which file is read (compare `StrictModes` of sshd and
+//! `fs.protected_symlinks`).
 
 use std::ffi::OsString;
 use std::fs::Metadata;
@@ -11,17 +12,17 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::unistd::geteuid;
 
-/// The owner, in a user namespace, of what belongs to nobody in it, such as the root of its files.
+/// In a user namespace, the apparent owner of files whose owner is not mapped, such as the root directory.
 const OVERFLOW_UID: u32 = 65_534;
-/// Symbolic links on the way at most, as in the kernel.
+/// Maximum number of symbolic links to follow, as in the kernel.
 const MOST_LINKS: usize = 40;
 
-/// Where the way can be turned by others.
+/// Part of a path that others could redirect.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum UntrustedStep {
     /// A directory that others can write to.
     Directory { path: PathBuf, mode: u32, uid: u32 },
-    /// A symbolic link of another user, in a directory where everybody may make one.
+    /// Another user's symbolic link in a directory where everybody may create one.
     Link { path: PathBuf, uid: u32 },
 }
 
@@ -30,10 +31,10 @@ pub(super) fn is_ours(uid: u32) -> bool {
     uid == 0 || uid == geteuid().as_raw()
 }
 
-/// The first hole on the way to `path`, which must be absolute; without one, where it really is.
+/// Resolves `path`, which must be absolute. Returns the first hole found, or else the real path.
 ///
 /// # Errors
-/// There is no such file, or it may not be looked for.
+/// If the file does not exist or the path may not be searched.
 pub(super) fn follow(path: &Path) -> io::Result<Result<PathBuf, UntrustedStep>> {
     let mut real = PathBuf::from("/");
     let mut ahead = reversed(path);
@@ -72,7 +73,7 @@ pub(super) fn follow(path: &Path) -> io::Result<Result<PathBuf, UntrustedStep>> 
     Ok(Ok(real))
 }
 
-/// The names of a path, the first one last.
+/// Components of a path in reverse order.
 fn reversed(path: &Path) -> Vec<OsString> {
     let names = path.components().filter_map(|part| match part {
         Component::Normal(name) => Some(name.to_owned()),
@@ -91,7 +92,7 @@ fn writable_by_others(directory: &Metadata) -> bool {
 fn directory_hole(path: &Path, found: &Metadata) -> Option<UntrustedStep> {
     let (mode, uid) = (found.mode() & 0o7777, found.uid());
     let ours = is_ours(uid) || uid == OVERFLOW_UID;
-    // In a sticky directory nobody exchanges what is not theirs.
+    // In a sticky directory only the owner of a file can replace it.
     let exchanged = writable_by_others(found) && mode & 0o1000 == 0;
     (exchanged || !ours).then(|| UntrustedStep::Directory {
         path: path.to_owned(),
@@ -128,7 +129,7 @@ mod tests {
             matches!(&hole, UntrustedStep::Directory { mode: 0o777, .. }),
             "{hole:?}"
         );
-        // A link may lead through one that is open to others, too.
+        // A link may also lead through a directory that others can write to.
         symlink(at("open/link"), at("closed/two")).unwrap();
         assert!(follow(&at("closed/two")).unwrap().is_err());
         symlink("loop", at("closed/loop")).unwrap();

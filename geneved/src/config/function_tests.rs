@@ -1,11 +1,11 @@
-//! Policy, NAT, services, classes and options: what fits together, and what is said where it does not.
+//! Policy, NAT, services, classes and options: which objects fit together, and the messages when they do not.
 
 use super::args::ChangeVerb;
 use super::file::save;
 use super::state::{DesiredState, PolicySpec};
 use super::tests::{fault, load, secret};
 
-/// Every object with every word, `SECRET` where the secret's file belongs.
+/// Every object with every word; `SECRET` stands for the path of the secret file.
 const FULL: &str = r#"
 [daemon]
 label-secret-file = "SECRET"
@@ -172,7 +172,7 @@ fn the_changes_of_a_state_make_it_again_also_by_way_of_json() {
             .unwrap_or_else(|e| panic!("{e}: {json}"));
     }
     assert_eq!(again, state);
-    // Everything goes away again in the opposite order.
+    // Everything can be deleted in reverse order.
     for mut change in state.changes().into_iter().rev() {
         change.verb = ChangeVerb::Del;
         again.apply(&change).unwrap_or_else(|e| panic!("{e}"));
@@ -397,7 +397,7 @@ fn labels_need_a_secret_that_is_kept() {
         open.contains("others can write to ") && open.contains("(mode 0777,"),
         "{open}"
     );
-    // Nobody but its owner can exchange a file in a directory like /tmp.
+    // In a sticky directory like /tmp only its owner can replace a file.
     parent(0o1777);
     assert!(load(&daemon(shown)).is_ok());
     parent(0o700);

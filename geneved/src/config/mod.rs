@@ -1,8 +1,8 @@
 //! Configuration: file, validated desired state, plan of changes.
 //!
-//! A file and a command at run time go the same way: words as written ([`words`], with the single
-//! values of [`value`]) become objects that fit together ([`state`]), [`difference`] says in what
-//! two states differ, and [`plan`] what must be done to get from one to the other. Nothing here touches the kernel.
+//! Files and run-time commands take the same path: words as written ([`words`], with the single values of [`value`])
+//! become consistent objects ([`state`]); [`difference`] compares two states, and [`plan`] lists the steps from one
+//! to the other. Nothing here touches the kernel.
 
 pub mod args;
 pub mod difference;

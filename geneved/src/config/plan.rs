@@ -1,7 +1,6 @@
-//! What must be done to get from the running state to another.
+//! The steps from the running state to another one.
 //!
-//! Owns the order and the kinds of steps. Taking them, and taking them back when one fails, is
-//! [`crate::daemon`]'s.
+//! Defines the order and the kinds of steps. [`crate::daemon`] carries them out, and rolls them back if one fails.
 
 use std::fmt;
 
@@ -11,31 +10,31 @@ use super::difference::{ChangeKind, ChangedObject, Difference, differences};
 use super::state::{DesiredState, LinkSpec};
 use super::value::IfName;
 
-/// Steps from one state to another. Links that no list names keep their interface.
+/// Steps from one state to another. Links in none of the lists keep their interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Links whose interface is made.
+    /// Links whose interface is created.
     pub add: Vec<IfName>,
     /// Links whose interface is removed.
     pub del: Vec<IfName>,
-    /// Links whose interface must be made anew, because its mode or its namespace changes.
+    /// Links whose interface is recreated because the mode or the namespace changes.
     pub replace: Vec<IfName>,
-    /// Links that change in place: addresses, MTU, sockets, or what only the packet path reads.
+    /// Links that change in place: addresses, MTU, sockets, or settings that only the packet path reads.
     pub set: Vec<IfName>,
-    /// What happens to everything else.
+    /// Steps for all other objects.
     pub objects: Vec<PlanStep>,
 }
 
-/// What happens to one object.
+/// Step for one object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanStep {
-    /// What is done.
+    /// What happens to the object.
     pub verb: ChangeKind,
-    /// The kind of object, in the command line's word for it.
+    /// The kind of object, as the command line calls it.
     pub object: String,
-    /// What it is called: a name, a prefix or an address.
+    /// Name, prefix or address of the object.
     pub name: String,
-    /// Its link, where it has one.
+    /// Link of the object, if it belongs to one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dev: Option<IfName>,
 }
@@ -50,7 +49,7 @@ impl fmt::Display for PlanStep {
     }
 }
 
-/// What happens to which object, for a log; of many objects the first ones.
+/// Formats steps for a log line; a long list is cut.
 #[must_use]
 pub fn told(steps: &[PlanStep]) -> String {
     const MAX_TOLD: usize = 8;
@@ -97,13 +96,13 @@ impl Plan {
         plan
     }
 
-    /// Whether nothing is to be done.
+    /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Plan::default()
     }
 
-    /// All that happens, links first.
+    /// All steps, links first.
     #[must_use]
     pub fn into_steps(self) -> Vec<PlanStep> {
         let link = |verb, name: &IfName| PlanStep {
@@ -152,7 +151,7 @@ impl fmt::Display for Plan {
     }
 }
 
-/// An interface cannot become another kind, and one that is given to another namespace comes there without addresses.
+/// The kind of an interface is fixed, and moving it to another namespace loses its addresses.
 fn needs_new_interface(was: &LinkSpec, link: &LinkSpec) -> bool {
     (&was.netns, was.mode) != (&link.netns, link.mode)
 }

@@ -1,9 +1,9 @@
-//! Objects that make no sense, and what is said of each.
+//! Messages for objects that make no sense.
 
 use super::function_tests::change;
 use super::state::{DesiredState, Fabric};
 
-/// What is said of one object on a link `gnv0` that has a class `gold` and an option `tag`.
+/// Message for one object on a link `gnv0` that has a class `gold` and an option `tag`.
 fn said(object: &str, json: &str) -> String {
     let mut state = DesiredState::on(Fabric {
         secret: true,

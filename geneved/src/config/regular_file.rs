@@ -1,6 +1,6 @@
-//! Files that the daemon reads: regular ones only, and no more than a bound.
+//! Reads files for the daemon: regular files only, up to a maximum size.
 //!
-//! A FIFO would keep a daemon waiting for ever, a device could be switched on by opening it, and `/dev/zero` has no end.
+//! A FIFO would block the daemon forever, opening a device may have side effects, and `/dev/zero` never ends.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
@@ -9,12 +9,13 @@ use std::path::Path;
 
 use nix::libc::{O_NOCTTY, O_NONBLOCK};
 
-/// Opens a regular file, without waiting for anybody.
+/// Opens a regular file without blocking.
 ///
 /// # Errors
-/// What the kernel says, or that it is something else, with what it is.
+/// If the kernel refuses, or the file is of another type, which the error names.
 pub fn open(path: &Path) -> io::Result<(File, Metadata)> {
-    // Opening a device may do something; so it is looked at before, and again in case that it was exchanged meanwhile.
+    // Opening a device may have side effects, so the type is checked before, and again afterwards in case the file
+    // was replaced.
     ensure_regular(&std::fs::metadata(path)?)?;
     let file = File::options()
         .read(true)
@@ -25,14 +26,14 @@ pub fn open(path: &Path) -> io::Result<(File, Metadata)> {
     Ok((file, metadata))
 }
 
-/// The text of a regular file; `None` if it has more than `most` bytes.
+/// Reads a regular file as text; `None` if it has more than `most` bytes.
 ///
 /// # Errors
-/// As [`open`]; or it is not UTF-8.
+/// As [`open`]; also if it is not UTF-8.
 pub fn read_to_string(path: &Path, most: usize) -> io::Result<Option<String>> {
     let (file, _) = open(path)?;
     let mut text = String::new();
-    // A file may grow while it is read, and one of /proc says that it is empty.
+    // A file may grow while it is read, and files in /proc claim to be empty.
     file.take(most as u64 + 1).read_to_string(&mut text)?;
     Ok((text.len() <= most).then_some(text))
 }

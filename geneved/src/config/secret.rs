@@ -1,4 +1,4 @@
-//! The fabric's secret: read from its file, never shown.
+//! The secret shared by the fabric: read from its file, never displayed.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -12,12 +12,12 @@ use super::file_trust::{self, UntrustedStep, is_ours};
 use super::regular_file;
 use crate::refusal::Refusal;
 
-/// The least bytes of a secret, white space at its end not counted.
+/// Minimum length of a secret in bytes, without trailing white space.
 pub const MIN_SECRET: usize = 16;
-/// The most bytes of its file.
+/// Maximum size of the secret file in bytes.
 pub const MAX_SECRET: u64 = 4096;
 
-/// What label hashes are keyed with; the same on every host of a fabric.
+/// Key material for label hashes; the same on every host of a fabric.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LabelSecret(Vec<u8>);
 
@@ -27,11 +27,11 @@ impl fmt::Debug for LabelSecret {
     }
 }
 
-/// The group of the service that the packages install.
+/// Group of the service that the packages install.
 const SERVICE_GROUP: &str = "geneved";
 
-/// The group that a secret is to be given to, so that the daemon can read it: that of the daemon, or of the packaged
-/// service where root asks. `None` where root alone reads it.
+/// Group that needs read access to the secret: that of the daemon, or of the packaged service when root asks. `None`
+/// if only root reads it.
 fn readers() -> Option<String> {
     let group = match geteuid().is_root() {
         true => Group::from_name(SERVICE_GROUP),
@@ -58,11 +58,11 @@ fn repair(path: &dyn fmt::Display) -> String {
 }
 
 impl LabelSecret {
-    /// Reads it. White space at the end does not count, so that an editor's last newline does no harm.
+    /// Reads the secret. Trailing white space is ignored, so that the final newline of an editor does no harm.
     ///
     /// # Errors
-    /// The file is not there or may not be read, is no regular file, is another user's, is open to others or lies where
-    /// they can write, or is too short or too long.
+    /// If the file does not exist, cannot be read, is not a regular file, belongs to another user, is accessible to
+    /// others or in a place where they can write, or is too short or too long.
     pub fn read(path: &Path) -> Result<Self, Refusal> {
         let shown = path.display();
         let refuse = |what: &dyn fmt::Display, hint: String| {
@@ -150,7 +150,7 @@ impl LabelSecret {
         Ok(LabelSecret(bytes))
     }
 
-    /// The key that labels are hashed with.
+    /// Derives the key for hashing labels.
     #[must_use]
     pub fn label_key(&self) -> LabelKey {
         LabelKey::from_secret(&self.0)

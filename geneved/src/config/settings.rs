@@ -1,4 +1,4 @@
-//! `[daemon]`: what is read at start only.
+//! `[daemon]`: settings that are only read at start.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ pub enum IoSetting {
     /// io_uring where the kernel allows it, plain system calls otherwise.
     #[default]
     Auto,
-    /// io_uring, or no start.
+    /// io_uring; the daemon does not start without it.
     IoUring,
     /// epoll and plain system calls.
     Syscalls,
@@ -26,10 +26,10 @@ pub enum IoSetting {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SegmentationSetting {
-    /// The best that the kernel has.
+    /// The best method that the kernel supports.
     #[default]
     Auto,
-    /// One datagram a system call.
+    /// One datagram per system call.
     Off,
     /// `UDP_SEGMENT`.
     Gso,
@@ -41,72 +41,72 @@ pub enum SegmentationSetting {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DaemonSettings {
-    /// The backend of the packet path.
+    /// I/O backend of the packet path.
     pub io: IoSetting,
-    /// Threads of the packet path, 1 to 64.
+    /// Number of worker threads, 1 to 64.
     pub workers: u16,
-    /// Who cuts super-packets.
+    /// Segmentation method for super-packets.
     pub segmentation: SegmentationSetting,
-    /// The control socket.
+    /// Path of the control socket.
     pub socket: PathBuf,
-    /// Whether the command line named the control socket, so that the file is not asked for it.
+    /// Whether the command line gave the control socket, which overrides the file.
     #[serde(skip)]
     pub socket_is_named: bool,
-    /// The socket that metrics are served on, or `none`.
+    /// Path of the metrics socket, or `none`.
     #[serde(rename = "metrics-socket", skip_serializing_if = "Option::is_none")]
     pub metrics_socket: Option<PathBuf>,
-    /// The TCP address that metrics are served on, too.
+    /// Additional TCP address to serve metrics on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<LoopbackAddr>,
-    /// Whom a daemon that root has started becomes; it stays root otherwise, with few capabilities.
+    /// User that a daemon started by root switches to; otherwise it stays root with few capabilities.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// The file that has the fabric's secret, an absolute path.
+    /// Absolute path of the file with the fabric's secret.
     #[serde(rename = "label-secret-file", skip_serializing_if = "Option::is_none")]
     pub label_secret_file: Option<PathBuf>,
-    /// The class of geneved's own options; the same on every host.
+    /// Class of geneved's own options; the same on every host.
     #[serde(rename = "option-class")]
     pub option_class: OptionClassValue,
-    /// The least that is believed of a path MTU that an ICMP error reports, in bytes of outer IP packet, 68 to 65,535;
-    /// 576 over IPv4 where it is not set, and never below 1280 over IPv6.
+    /// Minimum path MTU accepted from ICMP errors, in bytes of outer IP packet, 68 to 65,535; defaults to 576 for
+    /// IPv4, and is never below 1280 for IPv6.
     #[serde(rename = "min-path-mtu", skip_serializing_if = "Option::is_none")]
     pub min_path_mtu: Option<u16>,
-    /// How many flows all links together may have, 1,024 to 16,777,216.
+    /// Maximum number of flows of all links together, 1,024 to 16,777,216.
     pub flows: usize,
-    /// How long a flow lives without packets.
+    /// Idle timeouts of flows.
     pub timeouts: TimeoutSettings,
 }
 
-/// `[daemon.timeouts]`: whole seconds without a packet after which a flow ends, 1 to 10,000,000.
+/// `[daemon.timeouts]`: idle timeouts of flows in whole seconds, 1 to 10,000,000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TimeoutSettings {
-    /// TCP: a SYN without an answer.
+    /// TCP: SYN without an answer.
     pub syn: u32,
-    /// TCP: answered, the handshake not done.
+    /// TCP: SYN answered, handshake incomplete.
     #[serde(rename = "syn-ack")]
     pub syn_ack: u32,
-    /// TCP: packets of both sides.
+    /// TCP: packets in both directions.
     pub established: u32,
-    /// TCP: one side has said FIN.
+    /// TCP: FIN from one side.
     pub fin: u32,
-    /// TCP: both sides have said FIN, or one RST.
+    /// TCP: FIN from both sides, or RST.
     pub closed: u32,
-    /// UDP: packets of one side.
+    /// UDP: packets in one direction.
     pub udp: u32,
-    /// UDP: packets of both sides.
+    /// UDP: packets in both directions.
     #[serde(rename = "udp-replied")]
     pub udp_replied: u32,
     /// ICMP and ICMPv6.
     pub icmp: u32,
     /// Every other protocol.
     pub other: u32,
-    /// Any protocol, while its packets are dropped.
+    /// Any protocol: flow whose packets are dropped.
     pub refused: u32,
 }
 
 impl Default for TimeoutSettings {
-    /// Those of Linux's connection tracking.
+    /// The defaults of Linux's connection tracking.
     fn default() -> Self {
         TimeoutSettings {
             syn: 120,
@@ -124,7 +124,7 @@ impl Default for TimeoutSettings {
 }
 
 impl TimeoutSettings {
-    /// The names of those that are out of range.
+    /// Names of the timeouts that are out of range.
     fn out_of_range(&self) -> Vec<&'static str> {
         let TimeoutSettings {
             syn,
@@ -177,20 +177,20 @@ impl Default for DaemonSettings {
     }
 }
 
-/// A setting that changed in the file and holds only after a restart.
+/// A setting that changed in the file and takes effect only after a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestartSetting {
-    /// The key, from `[daemon]` on.
+    /// The key, relative to `[daemon]`.
     pub key: String,
-    /// What runs.
+    /// Value in use.
     pub running: String,
-    /// What the file says.
+    /// Value in the file.
     pub configured: String,
-    /// Why it cannot change while the daemon runs.
+    /// Why it cannot change at run time.
     pub reason: String,
 }
 
-/// Why a setting cannot change while the daemon runs.
+/// Why a setting cannot change at run time.
 fn why_kept(key: &str) -> &'static str {
     match key {
         "io" | "segmentation" => "a worker's buffers and sockets are made for one way",
@@ -205,7 +205,7 @@ fn why_kept(key: &str) -> &'static str {
     }
 }
 
-/// Every key with its value as the file has it; tables within it by `table.key`.
+/// All keys with their values as written in a file; nested keys as `table.key`.
 fn flat(settings: &DaemonSettings) -> BTreeMap<String, String> {
     let table = toml::Table::try_from(settings).expect("settings have a form in TOML");
     let mut all = BTreeMap::new();
@@ -223,8 +223,8 @@ fn flat(settings: &DaemonSettings) -> BTreeMap<String, String> {
 }
 
 impl DaemonSettings {
-    /// The socket that metrics are served on: the one that was named, or the usual one beside the usual control
-    /// socket.
+    /// Path of the metrics socket: the configured one, or the default one if the control socket is at its default
+    /// path.
     #[must_use]
     pub fn metrics_socket(&self) -> Option<&Path> {
         match self.metrics_socket.as_deref() {
@@ -234,13 +234,13 @@ impl DaemonSettings {
         }
     }
 
-    /// The TCP address that metrics are served on.
+    /// TCP address to serve metrics on.
     #[must_use]
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics.map(|address| address.0)
     }
 
-    /// What `configured` has otherwise; none of it can change while the daemon runs.
+    /// Settings that differ in `configured`; none of them can change at run time.
     #[must_use]
     pub fn kept_from(&self, configured: &DaemonSettings) -> Vec<RestartSetting> {
         let (running, wanted) = (flat(self), flat(configured));
@@ -263,7 +263,7 @@ impl DaemonSettings {
             .collect()
     }
 
-    /// What is out of range: the key, and what it must be.
+    /// Settings out of range: each key with what it must be.
     #[must_use]
     pub fn faults(&self) -> Vec<(String, String)> {
         let mut wrong = Vec::new();
@@ -279,7 +279,7 @@ impl DaemonSettings {
             let what = "[daemon]: flows must be from 1024 to 16777216";
             wrong.push(("flows".to_owned(), what.to_owned()));
         }
-        // The kernel's bound for a name, with its final NUL (unix(7)).
+        // The kernel's limit for a path, without its final NUL (unix(7)).
         const LONGEST: usize = 107;
         let length = self.socket.as_os_str().len();
         if !(1..=LONGEST).contains(&length) {

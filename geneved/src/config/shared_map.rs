@@ -1,33 +1,33 @@
-//! A sorted map that shares what it has in common with the one that it was cloned from.
+//! Sorted map with cheap, copy-on-write clones.
 //!
-//! A clone costs nothing, a change of one copies one chunk, and two that differ little are compared by their chunks. So a
-//! state of many objects is changed as quickly as one of few.
+//! Cloning is free, a change copies one chunk, and two maps that differ little are compared by their chunks. A change
+//! of a large state is therefore as fast as that of a small one.
 
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::{Index, RangeFrom};
 use std::sync::Arc;
 
-/// The most entries of a chunk.
+/// Maximum number of entries in a chunk.
 const CHUNK: usize = 64;
 
-/// Some of the entries, sorted by key.
+/// Run of entries, sorted by key.
 type Chunk<K, V> = Arc<Vec<(K, V)>>;
 
-/// Entries sorted by key, in chunks none of which is empty.
+/// Entries sorted by key, in chunks that are never empty.
 pub struct SharedMap<K, V> {
     chunks: Arc<Vec<Chunk<K, V>>>,
     len: usize,
 }
 
 impl<K, V> SharedMap<K, V> {
-    /// How many entries there are.
+    /// Number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether the map is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -48,7 +48,7 @@ impl<K, V> SharedMap<K, V> {
         self.iter().map(|(_, value)| value)
     }
 
-    /// The entries in chunks that `other` does not share: all that it has not, and some that it has.
+    /// Entries of the chunks that are not shared with `other`: all entries that differ, and some that do not.
     pub fn beside<'a>(
         &'a self,
         other: &Self,
@@ -72,13 +72,13 @@ fn entries<K, V>(chunks: &[Chunk<K, V>]) -> impl Iterator<Item = (&K, &V)> + Clo
 }
 
 impl<K: Ord, V> SharedMap<K, V> {
-    /// The chunk in which a key is, if it is anywhere.
+    /// Index of the chunk that would hold `key`.
     fn chunk_of(&self, key: &K) -> usize {
         let later = self.chunks.partition_point(|chunk| chunk[0].0 <= *key);
         later.saturating_sub(1)
     }
 
-    /// The value of a key.
+    /// Looks up a key.
     #[must_use]
     pub fn get(&self, key: &K) -> Option<&V> {
         let chunk = self.chunks.get(self.chunk_of(key))?;
@@ -86,7 +86,7 @@ impl<K: Ord, V> SharedMap<K, V> {
         Some(&chunk[at].1)
     }
 
-    /// Whether there is an entry of this key.
+    /// Whether the map contains `key`.
     #[must_use]
     pub fn contains_key(&self, key: &K) -> bool {
         self.get(key).is_some()
@@ -94,7 +94,7 @@ impl<K: Ord, V> SharedMap<K, V> {
 }
 
 impl<K: Ord + Clone, V> SharedMap<K, V> {
-    /// The entries from this key on.
+    /// Entries from this key on.
     pub fn range(
         &self,
         RangeFrom { start }: RangeFrom<K>,
@@ -105,7 +105,7 @@ impl<K: Ord + Clone, V> SharedMap<K, V> {
 }
 
 impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
-    /// Puts a value in place of the one that a key has, if it has one.
+    /// Inserts an entry. Returns the value that it replaced.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         let at = self.chunk_of(&key);
         let chunks = Arc::make_mut(&mut self.chunks);
@@ -127,7 +127,7 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
         None
     }
 
-    /// Takes out the value of a key.
+    /// Removes an entry and returns its value.
     pub fn remove(&mut self, key: &K) -> Option<V> {
         if !self.contains_key(key) {
             return None;
@@ -153,7 +153,7 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
         Some(value)
     }
 
-    /// Keeps the entries of which `wanted` says so.
+    /// Keeps only the entries for which `wanted` returns true.
     pub fn retain(&mut self, mut wanted: impl FnMut(&K, &V) -> bool) {
         let gone = self.iter().filter(|(key, value)| !wanted(key, value));
         let gone: Vec<K> = gone.map(|(key, _)| key.clone()).collect();

@@ -11,7 +11,7 @@ pub(super) fn load(text: &str) -> Result<Config, Vec<ConfigFault>> {
     parse(&[(PathBuf::from("g.toml"), text.to_owned())])
 }
 
-/// A file with a secret, as long as the directory lives.
+/// A secret file, which exists as long as its directory.
 pub(super) fn secret() -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("secret");
@@ -154,7 +154,7 @@ fn what_is_missing_because_it_has_a_fault_itself_is_one_fault() {
         [[policy]]\nname = \"web\"\ndev = \"gnv0\"\ndirection = \"ingress\"\naction = \"allow\"\nclass = \"gold\"\n";
     let faults = load(text).unwrap_err();
     assert_eq!(faults.len(), 1, "{faults:?}");
-    // That an object of the same name has a fault, too, makes no other fault go away.
+    // A fault in an object of the same name must not hide other faults.
     let text = format!(
         "{text}proto = \"icmp\"\ndport = \"80\"\n[[nat]]\nname = \"web\"\ndev = \"gnv0\"\ntype = \"x\"\n"
     );
@@ -282,7 +282,7 @@ from = true
         r#"g.toml:47:8: from: expected a string, found the boolean true"#,
     ];
     assert_eq!(lines, expected, "{said}");
-    // No fault is told because of another one.
+    // No fault is reported because of another one.
     assert!(!said.contains("Cannot find"), "{said}");
 }
 
@@ -426,7 +426,7 @@ fn the_examples_are_valid() {
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "toml") {
-            // Where an example needs a secret, the reader is told to make one.
+            // Examples that need a secret tell the reader to create one.
             let (_directory, secret) = secret();
             let text = std::fs::read_to_string(&path).unwrap();
             let text = text.replace("/etc/geneved/label-secret", secret.to_str().unwrap());
@@ -467,7 +467,7 @@ fn the_routes_and_endpoints_of_a_link_are_all_of_them_and_no_others() {
     }
 }
 
-/// The keys that a table takes, as its refusal of a strange one lists them.
+/// Keys of a table, as listed by the refusal of an unknown key.
 fn keys_of(table: &str) -> Vec<String> {
     let said = fault(&format!("{table}\nqqqqqqqqqqqq = 1\n"));
     let listed = said.split("; expected one of ").nth(1);
@@ -513,10 +513,10 @@ fn the_manual_page_has_every_key_with_its_default_and_no_other() {
             .flat_map(|item| item.split(" No ").next().unwrap_or(item).split(" , "))
             .map(str::to_owned)
             .collect();
-        // [daemon.timeouts] has a section of its own.
+        // `[daemon.timeouts]` has a section of its own.
         let mut keys = keys_of(table);
         keys.retain(|key| key != "timeouts");
-        // The control socket spells it so: Varlink's names have no hyphens.
+        // Spelled this way on the control socket: Varlink names have no hyphens.
         keys.retain(|key| key != "endpoint_type");
         told.sort();
         keys.sort();

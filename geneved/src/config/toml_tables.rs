@@ -1,7 +1,7 @@
-//! The tables of one configuration file, and every fault of their keys and values.
+//! The tables of one configuration file, with all faults of their keys and values.
 //!
-//! A table is read as often as it has faults, each time without what was wrong the last time, so that one
-//! fault does not hide another. How objects fit together is [`super::state`]'s to judge.
+//! A table is deserialized again after each fault, without the faulty part, so that one fault does not hide another.
+//! [`super::state`] checks how the objects fit together.
 
 use std::ops::Range;
 
@@ -13,35 +13,34 @@ use super::args::{ChangeVerb, ObjectChange, keys_of};
 use super::settings::DaemonSettings;
 use super::state::nearest;
 
-/// What a file has.
+/// Content of a file.
 #[derive(Debug, Default)]
 pub(super) struct ParsedFile {
     text: String,
-    /// `[daemon]`, where it stands, and where each of its keys does.
+    /// `[daemon]`, with the positions of the table and its keys.
     pub daemon: Option<DaemonTable>,
-    /// Every object that is whole by itself, and where it stands.
+    /// Objects without faults of their own, with their positions.
     pub changes: Vec<(Range<usize>, ObjectChange)>,
-    /// The names of objects that are not; `None` for one whose name is not known.
+    /// Names of faulty objects; `None` if the name is unknown.
     pub broken: Vec<Option<String>>,
-    /// What is wrong, and where.
+    /// Faults with their positions.
     pub faults: Vec<(Range<usize>, String)>,
-    /// How many of the faults, the first ones, are that the text is no TOML, so that objects may be missing without a
-    /// trace.
+    /// Number of leading faults that are TOML syntax errors, which may hide whole objects.
     pub garbled: usize,
 }
 
 /// `[daemon]` of a file.
 #[derive(Debug)]
 pub(super) struct DaemonTable {
-    /// What it says.
+    /// The settings.
     pub settings: DaemonSettings,
-    /// Where it stands.
+    /// Position of the table.
     pub span: Range<usize>,
     keys: Vec<(String, Range<usize>)>,
 }
 
 impl DaemonTable {
-    /// Where a key stands, with a dot before one of a table within; where the table stands, if it has no such key.
+    /// Position of a key, written `table.key` for nested tables; position of the table if there is no such key.
     pub fn at(&self, key: &str) -> Range<usize> {
         let found = self.keys.iter().find(|(name, _)| name == key);
         found.map_or(&self.span, |(_, span)| span).clone()
@@ -50,7 +49,7 @@ impl DaemonTable {
 
 type TomlValue<'i> = Spanned<DeValue<'i>>;
 
-/// Reads a file's text.
+/// Parses the text of a file.
 pub(super) fn read(text: &str) -> ParsedFile {
     let (root, errors) = DeTable::parse_recoverable(text);
     let mut tables = ParsedFile {
@@ -68,7 +67,7 @@ pub(super) fn read(text: &str) -> ParsedFile {
     tables
 }
 
-/// The tables that a file may have, `[daemon]` apart.
+/// Names of the tables that a file may contain besides `[daemon]`.
 const TABLE_NAMES: [&str; 9] = [
     "option", "link", "qos", "route", "fdb", "endpoint", "policy", "nat", "service",
 ];
@@ -143,8 +142,8 @@ impl ParsedFile {
         }
     }
 
-    /// An object without what is wrong of it, which is noted, and whether all of it is right; `None` where nothing of it
-    /// can be read.
+    /// Deserializes an object without its faulty parts, which are recorded, and tells whether all of it is right;
+    /// `None` if nothing can be read.
     fn object<T: DeserializeOwned>(
         &mut self,
         title: &str,
@@ -181,7 +180,7 @@ impl ParsedFile {
                     self.faults.push((at, what));
                 }
                 None => {
-                    // What was wrong was taken out, so that it is missing now.
+                    // The faulty key was removed above, so it is reported missing.
                     let missing = told
                         .strip_prefix("missing field `")
                         .and_then(|rest| rest.strip_suffix('`'));
@@ -199,7 +198,7 @@ impl ParsedFile {
     }
 }
 
-/// What an object is called, where that can be read.
+/// Name of an object, if it can be read.
 fn name(value: &DeValue<'_>) -> Option<String> {
     let DeValue::Table(table) = value else {
         return None;
@@ -215,7 +214,7 @@ fn name(value: &DeValue<'_>) -> Option<String> {
     named("name").or(own)
 }
 
-/// Where the keys of a table stand, and those of tables in it.
+/// Positions of the keys of a table and of its nested tables.
 fn positions(table: &DeTable<'_>, prefix: &str) -> Vec<(String, Range<usize>)> {
     let mut all = Vec::new();
     for (key, value) in table {
@@ -228,7 +227,7 @@ fn positions(table: &DeTable<'_>, prefix: &str) -> Vec<(String, Range<usize>)> {
     all
 }
 
-/// Takes out what stands at this place, the innermost that can be: its key.
+/// Removes the innermost removable entry at this position and returns its key.
 fn take_out(table: &mut DeTable<'_>, at: usize) -> Option<String> {
     let holds = |span: Range<usize>| span.contains(&at);
     let mut found = None;
@@ -240,7 +239,7 @@ fn take_out(table: &mut DeTable<'_>, at: usize) -> Option<String> {
         }
         let span = value.span();
         match value.get_mut() {
-            // Of a table with a header of its own the span is that of the header.
+            // The span of a table with its own header is that of the header.
             DeValue::Table(inner) => {
                 if let Some(inner) = take_out(inner, at) {
                     return Some(format!("{name}.{inner}"));
@@ -279,7 +278,7 @@ fn unknown<'a>(key: &str, known: impl Iterator<Item = &'a str> + Clone) -> Strin
     }
 }
 
-/// serde's complaint about the value of a key, in TOML's words.
+/// Rewrites serde's error about the value of a key in TOML's terms.
 fn wrong(key: &str, told: &str, found: &str) -> String {
     let type_or_value = told
         .strip_prefix("invalid type: ")
@@ -292,7 +291,7 @@ fn wrong(key: &str, told: &str, found: &str) -> String {
             finding(found)
         );
     }
-    // A table within one of ours, whose keys only its type knows.
+    // A nested table, whose keys only its type knows.
     if let Some((key, known)) = told
         .strip_prefix("unknown field `")
         .and_then(|rest| rest.split_once("`, expected "))
@@ -311,7 +310,7 @@ fn wrong(key: &str, told: &str, found: &str) -> String {
         "invalid IP address syntax" => {
             format!("{key}: expected a string with an IPv4 or IPv6 address, found {found}")
         }
-        // It names the value and what it must be.
+        // The message already names the value and what it must be.
         told if told.starts_with("argument ") => told.to_owned(),
         told => format!("{key}: {}", quoted(told)),
     }
@@ -346,7 +345,7 @@ fn finding(serde: &str) -> String {
     }
 }
 
-/// toml's messages may have several lines; a fault is one.
+/// Joins the lines of a message from toml, as each fault is one line.
 fn one_line(message: &str) -> String {
     message.lines().map(str::trim).collect::<Vec<_>>().join(" ")
 }

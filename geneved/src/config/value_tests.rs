@@ -1,4 +1,4 @@
-//! Each value, written and shown.
+//! Parsing and formatting of values.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The asking half of the control socket, as the command line uses it: one call at a time.
+//! Blocking client of the control socket, used by the command line: one call at a time.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use super::protocol::{MAX_MESSAGE, Reply, Request, VARLINK_INTERFACE};
 use crate::refusal::Refusal;
 
-/// A plan of a thousand interfaces takes its time.
+/// Planning a thousand interfaces takes a while.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A connection to a daemon.
@@ -22,23 +22,23 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(120);
 pub struct Client {
     stream: UnixStream,
     path: PathBuf,
-    /// What was received and not read yet.
+    /// Bytes received but not parsed yet.
     received: Vec<u8>,
 }
 
-/// Why a call brought nothing.
+/// Why a call failed.
 #[derive(Debug)]
 pub enum CallError {
-    /// Nobody answers.
+    /// No daemon is listening.
     NoDaemon {
-        /// The socket.
+        /// Path of the socket.
         path: PathBuf,
-        /// What the kernel said.
+        /// Error from the kernel.
         error: io::Error,
     },
-    /// The daemon refused.
+    /// The daemon refused the request.
     Refused(Refusal),
-    /// The daemon said something that this version does not understand.
+    /// The daemon sent something that this version does not understand.
     Strange(String),
 }
 
@@ -75,7 +75,7 @@ impl Client {
     /// Connects to the daemon whose control socket is `path`.
     ///
     /// # Errors
-    /// Nobody listens there, or not for this user.
+    /// If nothing listens there, or this user may not connect.
     pub fn connect(path: &Path) -> Result<Self, CallError> {
         let failed = |error| CallError::NoDaemon {
             path: path.to_owned(),
@@ -92,16 +92,16 @@ impl Client {
         })
     }
 
-    /// Waits no longer than this for each answer.
+    /// Sets the timeout for each reply.
     pub fn hurry(&self, patience: Duration) {
-        // Only zero is refused, and then the usual patience stays.
+        // Fails for zero only, and then the default timeout stays.
         let _ = self.stream.set_read_timeout(Some(patience));
     }
 
-    /// Asks, and waits for the answer.
+    /// Sends a request and waits for its reply.
     ///
     /// # Errors
-    /// The daemon refused or went away.
+    /// If the daemon refused or went away.
     pub fn call<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, CallError> {
         let bytes = message(request)?;
         let path = self.path.clone();
@@ -109,7 +109,7 @@ impl Client {
             path: path.clone(),
             error,
         };
-        // A daemon that is busy has said so already and hung up.
+        // A busy daemon has already sent its error and hung up, so read the reply even if the write fails.
         let written = self.stream.write_all(&bytes);
         let reply = self.reply().map_err(failed)?;
         if reply.error.is_none() {
@@ -122,11 +122,12 @@ impl Client {
         }
     }
 
-    /// Asks for what has many replies, and gives them to `each` until there are no more, `each` breaks, or one of
-    /// `stops` is ready as it says, or hung up. Unless the replies have ended, the connection is of no further use.
+    /// Makes a call with many replies and passes each to `each`, until there are no more, `each` breaks, or one of
+    /// `stops` has the requested events or hung up. The connection cannot be used further unless the replies have
+    /// ended.
     ///
     /// # Errors
-    /// As [`Client::call`]; the daemon ended.
+    /// As [`Client::call`]; also if the daemon ended.
     pub fn follow(
         &mut self,
         request: &Request,
@@ -164,7 +165,7 @@ impl Client {
         }
     }
 
-    /// Waits for the daemon or for one of `stops`; whether it was one of them.
+    /// Waits for the daemon or for one of `stops`. Returns whether it was one of `stops`.
     fn stopped(&self, stops: &[(BorrowedFd<'_>, PollFlags)]) -> io::Result<bool> {
         let mut all = vec![PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
         all.extend(stops.iter().map(|(fd, events)| PollFd::new(*fd, *events)));
@@ -174,7 +175,7 @@ impl Client {
 
     fn receive(&mut self) -> io::Result<()> {
         let mut chunk = [0; 65_536];
-        // The end of an io_uring that this thread had interrupts a call that waits.
+        // Teardown of an io_uring that this thread used interrupts blocking calls.
         let got = loop {
             match self.stream.read(&mut chunk) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -204,7 +205,7 @@ impl Client {
     }
 }
 
-/// The call for a request, with its final NUL.
+/// Encodes a request as a call, with its final NUL.
 fn message(request: &Request) -> Result<Vec<u8>, CallError> {
     let mut bytes = serde_json::to_vec(&request.to_call()).expect("a call has a form in JSON");
     if bytes.len() > MAX_MESSAGE {

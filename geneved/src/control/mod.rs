@@ -1,6 +1,6 @@
 //! The control socket: a versioned Varlink interface that `varlink` tools can introspect.
 //!
-//! Owns the protocol, its server and its client. What a request does is [`crate::daemon`]'s.
+//! Holds the protocol, its server and its client. [`crate::daemon`] carries the requests out.
 
 pub mod client;
 pub mod protocol;

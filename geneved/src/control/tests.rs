@@ -1,4 +1,4 @@
-//! The server under clients that are many, slow or broken, and under an independent Varlink client.
+//! The server with many, slow or broken clients, and with an independent Varlink client.
 
 use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
@@ -20,7 +20,7 @@ use super::server::{
 };
 use crate::refusal::Refusal;
 
-/// Answers `Save` with much text and refuses everything else.
+/// Answers `Save` with a long text and refuses everything else.
 struct LongReplies;
 
 impl RequestHandler for LongReplies {
@@ -34,7 +34,7 @@ impl RequestHandler for LongReplies {
         })
     }
 
-    /// Counts to three, or for ever if anything is asked for.
+    /// Counts to three, or forever if any topic is requested.
     fn follow(self: Rc<Self>, request: Request) -> ReplyStreamFuture {
         let endless = matches!(request, Request::Monitor { topics } if !topics.is_empty());
         let all = futures_util::stream::iter(0..).map(|n| json!({ "n": n }));
@@ -56,7 +56,7 @@ fn with_server<F: Future<Output = ()>>(test: impl FnOnce(PathBuf) -> F) {
         .unwrap();
     LocalSet::new().block_on(&runtime, async {
         let listener = ControlListener::bind(&path).unwrap();
-        // Whoever runs the tests is to have no privilege here.
+        // The user who runs the tests must not be privileged here.
         let admission = ClientAdmission::with_privileged(|_| false);
         spawn_local(async move { listener.serve_within(admission, Rc::new(LongReplies)).await });
         test(path.clone()).await;
@@ -174,7 +174,7 @@ fn a_call_with_many_replies_is_answered_until_its_end_or_until_the_client_hangs_
                 ControlFlow::Continue(())
             };
             client.follow(&all, &[], take).unwrap();
-            // The connection is good for another call.
+            // The connection can be used for another call.
             client
                 .call::<ApplyReply>(&Request::Reload { dry_run: false })
                 .unwrap();
@@ -223,7 +223,7 @@ fn a_message_without_end_is_cut_off() {
     });
 }
 
-/// Resident memory of this process in bytes.
+/// Resident memory of this process, in bytes.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
@@ -269,7 +269,7 @@ fn half_messages_and_replies_that_nobody_reads_take_bounded_memory() {
                 }
                 _ => {
                     let sending = client.write_all(&half);
-                    // It is not taken before there is room.
+                    // Blocks until there is room.
                     let _ = tokio::time::timeout(Duration::from_millis(5), sending).await;
                     Ok(())
                 }

@@ -1,7 +1,7 @@
-//! Long work of the control side, in steps short enough that nobody else waits for it.
+//! Cooperative scheduling of long work on the control thread.
 //!
-//! The control side is one thread: control socket, netlink, timers and the service manager's watchdog. What takes long there
-//! rests now and then, and what cannot be cut is done by a thread of its own.
+//! One thread serves the control socket, netlink, timers and the service manager's watchdog. Long work yields
+//! regularly; work that cannot be split runs on a thread of its own.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-/// So long work goes on without a rest. Together with what is done between two questions, nobody waits longer than 10 ms.
+/// Time that long work may run without yielding. Including the work between two checks, nothing else waits longer
+/// than 10 ms.
 const YIELD_INTERVAL: Duration = Duration::from_millis(4);
 
-/// A piece of work that rests now and then.
+/// Timer for long work that yields regularly.
 #[derive(Debug)]
 pub struct Yielder {
     since: Instant,
@@ -28,7 +29,7 @@ impl Default for Yielder {
 }
 
 impl Yielder {
-    /// Lets others do their work, if it is time for that.
+    /// Yields to other tasks if the time slice is used up.
     pub async fn yield_if_due(&mut self) {
         if self.since.elapsed() >= YIELD_INTERVAL {
             tokio::task::yield_now().await;
@@ -37,7 +38,7 @@ impl Yielder {
     }
 }
 
-/// An object of JSON with one list, made in steps.
+/// Serializes a JSON object with one list, yielding in between.
 pub async fn list<T: Serialize>(name: &str, items: &[T]) -> Vec<u8> {
     let mut steps = Yielder::default();
     let mut text = format!("{{\"{name}\":[").into_bytes();
@@ -52,7 +53,8 @@ pub async fn list<T: Serialize>(name: &str, items: &[T]) -> Vec<u8> {
     text
 }
 
-/// Does work that knows no rest on a thread of its own. Where none is to be had it is done here, and others wait.
+/// Runs work that cannot yield on a thread of its own. If no thread can be started, it runs here and other tasks
+/// wait.
 pub async fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let (send, receive) = oneshot::channel();
     let work = Arc::new(Mutex::new(Some(work)));
@@ -70,12 +72,12 @@ pub async fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send +
     }
     match receive.await {
         Ok(done) => done,
-        // It was told where it happened.
+        // The panic itself was already reported on that thread.
         Err(_) => panic!("what was done on a thread of its own panicked"),
     }
 }
 
-/// Does work on a thread of its own if it is `long`, and at once otherwise.
+/// Runs work on a thread of its own if it is `long`, otherwise inline.
 pub async fn spawn_blocking_if<T: Send + 'static>(
     long: bool,
     work: impl FnOnce() -> T + Send + 'static,

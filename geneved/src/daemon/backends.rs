@@ -1,4 +1,4 @@
-//! Which backends of services get flows: those that their checks do not find down.
+//! Chooses the backends of services that get flows: those whose health checks do not report them down.
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -10,12 +10,12 @@ use crate::config::state::{DesiredState, ServiceSpec};
 use crate::config::value::{IfName, ObjectName};
 use crate::control::protocol::{BackendHealth, EventKind, HealthEvent};
 
-/// The backends that get no flows by the tables that were published last.
+/// Backends excluded from the tables that were published last.
 #[derive(Debug, Default)]
 pub(super) struct UnhealthyBackends(HashSet<CheckTarget>);
 
 impl UnhealthyBackends {
-    /// Has the board watch the backends of this state, and notes which of them it knows to be down.
+    /// Makes the health board watch the backends of this state, and records which are known to be down.
     pub(super) fn of(state: &DesiredState, board: &mut HealthBoard) -> UnhealthyBackends {
         let targets: Vec<_> = targets(state).collect();
         board.watch(targets.iter().cloned());
@@ -23,12 +23,12 @@ impl UnhealthyBackends {
         UnhealthyBackends(down.collect())
     }
 
-    /// Whether a backend is one of them.
+    /// Whether this backend is excluded.
     pub(super) fn has(&self, target: &CheckTarget) -> bool {
         self.0.contains(target)
     }
 
-    /// The links of the backends that are up by one of both and down by the other.
+    /// Links whose backends are up in one set and down in the other.
     pub(super) fn differs_at<'a>(
         &'a self,
         other: &'a UnhealthyBackends,
@@ -37,8 +37,8 @@ impl UnhealthyBackends {
         differing.filter_map(|target| target.link.parse().ok())
     }
 
-    /// Whether a backend is not what the tables take it for. The board is asked, because a change that it told may have
-    /// been overtaken: by another one, or by the end of the watch.
+    /// Whether the tables have a backend in a state that it is not in. Asks the board, because the change it reported
+    /// may have been superseded by another one or by the end of the watch.
     fn errs(&self, board: &HealthBoard, target: &CheckTarget) -> bool {
         self.has(target) != is_down(board, target)
     }
@@ -49,7 +49,7 @@ fn is_down(board: &HealthBoard, target: &CheckTarget) -> bool {
 }
 
 impl Core {
-    /// A backend is not as it was: tables without it, or with it again, are published.
+    /// Handles a health change: publishes tables without the backend, or with it again.
     pub(super) async fn health_changed(&self, change: HealthChange) {
         let HealthChange { target, health } = change;
         let (link, backend, port) = (&target.link, target.addr, target.port);
@@ -91,13 +91,13 @@ impl Core {
         }
         let mut inner = self.inner().await;
         if self.board(|board| inner.builder.down.errs(board, &target)) {
-            // Whose backends are not as they were is found out there.
+            // `publish` finds out which links have backends that changed.
             self.publish(&mut inner, Outdated::Links(BTreeSet::new()))
                 .await;
         }
     }
 
-    /// How a backend of a service is, and why it is down.
+    /// Health of a service's backend, and why it is down.
     pub(super) fn backend_health(
         &self,
         inner: &CoreState,
@@ -114,7 +114,7 @@ impl Core {
     }
 }
 
-/// What is checked of one backend of a service.
+/// What is health-checked of a service's backend.
 pub(super) fn target(
     state: &DesiredState,
     dev: &IfName,
@@ -131,7 +131,7 @@ pub(super) fn target(
     }
 }
 
-/// The services that have this backend.
+/// The services that use this backend.
 fn services_of(state: &DesiredState, backend: &CheckTarget) -> Vec<ObjectName> {
     let all = state.services.iter().filter(|((dev, _), service)| {
         let mut targets = service.targets();
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
     use crate::config::args::{ChangeVerb, LinkArgs, ObjectChange, ServiceArgs};
 
-    /// Two services of one backend; the first is checked as the words say.
+    /// Two services with one backend; `first` is the check of the first.
     fn state(port: u16, first: &str) -> DesiredState {
         let mut state = DesiredState::default();
         let link = LinkArgs {
@@ -228,7 +228,7 @@ mod tests {
         assert!(down.has(&target) && !down.errs(&board, &target));
         down = UnhealthyBackends::of(&unchecked, &mut board);
         assert!(!down.has(&target) && !down.has(&first(&unchecked, port)));
-        // The change that told so is late, and says nothing of a backend that nobody watches.
+        // That change is late, and says nothing about a backend that is no longer watched.
         assert!(!down.errs(&board, &target));
     }
 

@@ -1,4 +1,4 @@
-//! What this host can do, feature by feature: what the packet path can use, and what surrounds it.
+//! Features of this host: what the packet path can use, and what it depends on.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,16 +22,16 @@ use crate::net::netns;
 use crate::net::port_holder::{PortHolder, holder, wait_until_free};
 use crate::plural::counted;
 
-/// Without these there is nothing that geneved could do.
+/// Features without which geneved cannot work at all.
 pub const INDISPENSABLE: [HostFeature; 2] = [HostFeature::Tun, HostFeature::NetAdmin];
-/// The port of Geneve (RFC 8926, section 3.3).
+/// UDP port of Geneve (RFC 8926, section 3.3).
 const GENEVE_DEFAULT_PORT: u16 = 6081;
-/// The user of the packaged service.
+/// User of the packaged service.
 pub const SERVICE_USER: &str = "geneved";
-/// So long a daemon may take to say how it is.
+/// Time limit for the running daemon's reply.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Tries every feature, and asks the daemon at `socket`; nothing is left behind.
+/// Probes every feature and queries the daemon at `socket`; leaves nothing behind.
 #[must_use]
 pub fn features(socket: &Path) -> Vec<FeatureReport> {
     let running = answering(socket);
@@ -73,7 +73,7 @@ pub fn features(socket: &Path) -> Vec<FeatureReport> {
     all
 }
 
-/// Whether the kernel does for the translations of the running daemon what they need; `None` where there are none.
+/// Whether the kernel is set up for the NAT rules of the running daemon; `None` if it has none.
 fn nat(socket: &Path) -> Option<FeatureReport> {
     let asked = query_daemon(socket, &Request::ListNats { dev: None });
     let (available, detail) = match asked {
@@ -101,10 +101,10 @@ fn nat(socket: &Path) -> Option<FeatureReport> {
     })
 }
 
-/// What is wrong with the links of the running daemon: those that do not work, packets that are not delivered, and those that
-/// the kernel may pass on.
+/// Problems of the running daemon's links: those that do not work, packets that are not delivered, and links between
+/// which the kernel may forward.
 fn links(socket: &Path, daemon: &HostInfo) -> Vec<FeatureReport> {
-    // That the daemon does not answer is told already.
+    // That the daemon does not answer is reported already.
     let Ok(LinksReply { links }) = query_daemon(socket, &Request::ListLinks { name: None }) else {
         return Vec::new();
     };
@@ -124,7 +124,7 @@ fn links(socket: &Path, daemon: &HostInfo) -> Vec<FeatureReport> {
     let placed = links.iter().filter_map(|link| {
         let settings = &link.settings;
         let routed = settings.mode != Some(ModeValue::Ethernet) || !settings.address.is_empty();
-        // The daemon's own namespace may be another than this one.
+        // The daemon may run in another namespace than this process.
         let seen = here || settings.netns.is_some();
         (routed && seen).then_some((&settings.name, settings.netns.as_deref()))
     });
@@ -137,7 +137,7 @@ fn links(socket: &Path, daemon: &HostInfo) -> Vec<FeatureReport> {
     all
 }
 
-/// What is wrong with a link itself: it is lost, waits, or runs with what it cannot have.
+/// Problem of a link itself: it is lost, waiting, or running without something that was configured.
 fn not_as_configured(link: &LinkInfo) -> Option<FeatureReport> {
     let name = &link.settings.name;
     let cause = link.cause.as_deref();
@@ -156,7 +156,7 @@ fn not_as_configured(link: &LinkInfo) -> Option<FeatureReport> {
     })
 }
 
-/// Asks the daemon at `socket`.
+/// Sends a request to the daemon at `socket`.
 fn query_daemon<T: DeserializeOwned>(socket: &Path, request: &Request) -> Result<T, CallError> {
     let mut client = Client::connect(socket)?;
     client.hurry(ANSWER_PATIENCE);
@@ -177,11 +177,11 @@ fn capability(kind: HostFeature, wanted: Capability, with: &str, without: &str) 
     feature(kind, has, &format!("{wanted}: {with}"), &without)
 }
 
-/// How long a start waits for a port that is about to become free.
+/// How long start-up waits for a port that is about to be released.
 const PORT_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Who has ports of these links. Only with all of root's capabilities can it be seen which program has one, so it is
-/// looked before they are given away.
+/// Finds who holds the ports of these links. Seeing which program holds a port takes all of root's capabilities, so
+/// this runs before they are dropped.
 pub(super) fn port_holders(state: &DesiredState) -> BTreeMap<u16, PortHolder> {
     let ports = needed_ports(state).into_keys();
     let holder = |port| wait_until_free(|| taken(port), || whose(port), PORT_PATIENCE);
@@ -194,17 +194,17 @@ fn taken(port: u16) -> bool {
     crate::io::port_is_taken(port)
 }
 
-/// The daemon that answers at `socket`.
+/// Queries the daemon at `socket`.
 pub(super) fn answering(socket: &Path) -> Result<HostInfo, CallError> {
     query_daemon(socket, &Request::GetHost).map(|HostReply { host }| host)
 }
 
-/// Who has a port, unless it is this daemon, which has it for its links.
+/// Returns the holder of a port, unless it is this daemon, which holds it for its links.
 pub(super) fn foreign_holder(port: u16, daemon: Option<&HostInfo>) -> Option<PortHolder> {
     let holder = taken(port).then(|| whose(port)).flatten()?;
     let own = daemon.is_some_and(|daemon| match &holder {
         PortHolder::Process { pid, .. } => u32::try_from(*pid) == Ok(daemon.pid),
-        // Who may not see the programs of others believes the daemon.
+        // Without the right to see other users' processes, trust the daemon's list.
         PortHolder::Hidden { .. } => daemon.ports.contains(&port),
         PortHolder::Device { .. } => false,
     });

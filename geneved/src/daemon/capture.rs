@@ -1,4 +1,4 @@
-//! Packets for those who capture: out of the workers' rings, with the headers that the kernel writes.
+//! Packet capture: reads the workers' rings and adds the IP and UDP headers that the kernel writes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -23,15 +23,15 @@ use crate::io::{
 };
 use crate::refusal::Refusal;
 
-/// How often the rings are looked at.
+/// Interval at which the rings are read.
 const EVERY: Duration = Duration::from_millis(20);
-/// Bytes of each worker's ring.
+/// Size of each worker's ring in bytes.
 const CAPTURE_RING: usize = 8 << 20;
-/// Bytes of packets in one reply, or a little more.
+/// Approximate maximum of packet bytes in one reply.
 const REPLY_BYTES: usize = 1 << 20;
-/// All of a packet.
+/// Snapshot length for whole packets.
 const WHOLE: u32 = 66 << 10;
-/// The TTL that is shown where it is not known, as Linux has it by default.
+/// TTL shown where the real one is unknown: the default of Linux.
 const UNKNOWN_TTL: u8 = 64;
 
 struct CaptureSession {
@@ -40,13 +40,13 @@ struct CaptureSession {
     names: BTreeMap<LinkIndex, IfName>,
     clock: CaptureClock,
     locals: HashMap<IpAddr, IpAddr>,
-    /// How many more packets are wanted.
+    /// Number of packets still wanted.
     left: u64,
     snaplen: usize,
 }
 
 impl Core {
-    /// Lets a client see packets from now on.
+    /// Starts streaming packets to a client.
     pub(super) async fn capture(
         self: Rc<Self>,
         words: CaptureArgs,
@@ -100,7 +100,7 @@ impl Core {
             },
             snaplen: snaplen as usize,
         };
-        // The first reply tells the client that the tap is there.
+        // The first reply tells the client that the tap is in place.
         let begun = stream::iter([CaptureReply::default()]);
         let replies = begun.chain(stream::unfold(capture, async |mut capture| {
             let next = capture.next().await?;
@@ -112,7 +112,7 @@ impl Core {
 }
 
 impl CaptureSession {
-    /// The packets that wait, as soon as there are any; `None` after the last that is wanted.
+    /// Returns waiting packets as soon as there are any; `None` after the last one wanted.
     async fn next(&mut self) -> Option<CaptureReply> {
         if self.left == 0 {
             return None;
@@ -154,14 +154,14 @@ impl CaptureSession {
             bytes < REPLY_BYTES && (packets.len() as u64) < self.left
         });
         if unknown {
-            // A link that came later: the next packets have its name.
+            // The link was added later; the next packets will have its name.
             self.names = self::names(&*self.core.inner().await);
         }
         packets
     }
 }
 
-/// A packet with the headers that the kernel writes, at most `snaplen` bytes of it, and the length of the whole.
+/// Returns at most `snaplen` bytes of a packet with its outer headers, and its full length.
 fn data(
     record: &TapRecord<'_>,
     locals: &mut HashMap<IpAddr, IpAddr>,
@@ -177,7 +177,7 @@ fn data(
     (length, bytes)
 }
 
-/// IP and UDP header before the payload of a record. The UDP checksum is left out where only a part of it is there.
+/// IP and UDP headers for the payload of a record. The UDP checksum is left out if the record is truncated.
 fn headers(
     envelope: &OuterHeader,
     record: &TapRecord<'_>,
@@ -200,7 +200,7 @@ fn headers(
     let mut udp = udp_header(ports.0, ports.1, datagram, 0);
     if record.bytes.len() == length as usize {
         let sum = pseudo_header(src, dst, protocol::UDP, datagram.into());
-        // RFC 768: a checksum that comes out as zero is sent as all ones.
+        // RFC 768: a computed checksum of zero is sent as all ones.
         let sum = match !sum.bytes(&udp).bytes(record.bytes).fold() {
             0 => u16::MAX,
             sum => sum,
@@ -235,19 +235,19 @@ fn six(addr: IpAddr) -> Ipv6Addr {
     }
 }
 
-/// The address that the kernel would send from.
+/// Source address that the kernel would choose.
 fn local_towards(remote: IpAddr) -> Option<IpAddr> {
     let any: IpAddr = match remote {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let socket = UdpSocket::bind((any, 0)).ok()?;
-    // Connecting a UDP socket sends nothing; it only looks the route up.
+    // Connecting a UDP socket sends nothing; it only does a route lookup.
     socket.connect(SocketAddr::new(remote, 9)).ok()?;
     Some(socket.local_addr().ok()?.ip())
 }
 
-/// The packet path's time as the time of day.
+/// Converts the packet path's time to wall-clock time.
 struct CaptureClock {
     path: u64,
     unix: u64,

@@ -1,4 +1,4 @@
-//! What a transition changed, as those who watch are told.
+//! Change events sent to watching clients after a transition.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::control::protocol::{EventKind, LinkInfo, RouteInfo};
 use crate::control::yielding::Yielder;
 
 impl Core {
-    /// Tells what is not as it was in `old`; `gone` are the links that were removed, as they were.
+    /// Reports what differs from `old`; `gone` has the removed links as they were.
     pub(super) async fn tell_changes(
         &self,
         inner: &CoreState,
@@ -33,7 +33,7 @@ impl Core {
         }
     }
 
-    /// Tells what became of an object that is no link.
+    /// Reports the change of an object that is not a link.
     fn tell_difference(
         &self,
         inner: &CoreState,
@@ -75,7 +75,7 @@ impl Core {
         self.hub().changed(change, what);
     }
 
-    /// Tells of the links among these differences that are there, new or not as they were.
+    /// Reports the links among these differences that exist, whether new or changed.
     async fn tell_links_there(&self, inner: &CoreState, differences: &[Difference<'_>]) {
         let there = differences.iter().filter_map(|difference| {
             let ChangedObject::Link(name, _) = difference.object else {
@@ -93,7 +93,7 @@ impl Core {
         }
     }
 
-    /// Tells that these links are not as they were, though their configuration is.
+    /// Reports that these links changed although their configuration did not.
     pub(super) async fn tell_links(&self, inner: &CoreState, names: &[IfName]) {
         if !self.hub().wants_changes() {
             return;

@@ -1,7 +1,7 @@
-//! Drops as those who watch are told: for each link, direction and reason a count a second, and one packet.
+//! Drop events for watching clients: per link, direction and reason, a count every second and one sample packet.
 //!
-//! Counts are exact, because they are the workers' own; packets are samples, of which each worker gives a
-//! few. While nobody watches nothing is looked at.
+//! Counts are exact, because they are the workers' own; packets are samples, of which each worker provides a few.
+//! Without watchers nothing is read.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -15,26 +15,26 @@ use crate::config::value::{DirectionValue as Way, ProtocolValue};
 use crate::control::protocol::{DropEvent, DropSample, EventKind, Topic};
 use crate::io::{LinkCounters, TapConfig, TapReader, TapRecord, TrafficDirection};
 
-/// Each worker gives one packet of each reason in so long a time.
+/// Minimum time between two samples of the same reason from one worker.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(200);
-/// Bytes of samples that wait in each worker; they are headers only.
+/// Bytes of samples buffered per worker; they are headers only.
 const SAMPLE_RING: usize = 64 << 10;
-/// Events a second at most; what is beyond them is told a second later.
+/// Maximum number of events a second; the excess is reported a second later.
 const MAX_EVENTS: usize = 256;
 
 type DropKey = (Option<LinkIndex>, u8, DropReason);
 
-/// What was told so far.
+/// What was reported so far.
 #[derive(Debug)]
 pub(super) struct DropReporter {
-    /// Absent where too many look at packets already.
+    /// `None` if too many clients have taps already.
     tap: Option<TapReader>,
     told: HashMap<Option<LinkIndex>, LinkCounters>,
     samples: BTreeMap<DropKey, DropSample>,
 }
 
 impl Core {
-    /// Begins to count for somebody who watches; what was dropped before is not told.
+    /// Starts counting for a watcher; earlier drops are not reported.
     pub(super) async fn begin_drops(&self) {
         if self.drops.borrow().is_some() || !self.hub().wants(Topic::Drop) {
             return;
@@ -67,7 +67,7 @@ impl Core {
             .collect()
     }
 
-    /// Tells what was dropped since the last call; to be called every second or so.
+    /// Reports what was dropped since the last call; call about once a second.
     pub(super) async fn tell_drops(&self) {
         if !self.hub().wants(Topic::Drop) {
             self.drops.borrow_mut().take();
@@ -81,7 +81,7 @@ impl Core {
         let mut events = 0;
         watch.collect();
         for (link, now) in counts {
-            // A link that came since then began with nothing; so did one that has the index of another.
+            // A link added since then started at zero, and so did one that reuses an index.
             let before = watch.told.entry(link).or_default();
             let mut all = true;
             for (direction, way) in [
@@ -120,7 +120,7 @@ impl Core {
 }
 
 impl DropReporter {
-    /// Takes the packets that were seen since; the latest of each kind stays.
+    /// Reads the samples taken since the last call; the latest of each kind is kept.
     fn collect(&mut self) {
         let samples = &mut self.samples;
         let Some(tap) = &mut self.tap else { return };

@@ -1,4 +1,4 @@
-//! The engine as the configuration wants it, and what it says of itself at the start.
+//! Starts the engine as configured, and logs what it is able to do.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::net::underlay_monitor::UnderlayMonitor;
 use crate::random::HashKeys;
 use crate::refusal::Refusal;
 
-/// Starts the workers, which follow this underlay: that of the daemon's own namespace.
+/// Starts the workers, which follow the underlay of the daemon's own namespace.
 ///
 /// # Errors
 /// Why they cannot be started.
@@ -48,7 +48,7 @@ pub(super) async fn start(
     Ok(engine)
 }
 
-/// The device for tunnel GSO, ready to be written to, or why there is none.
+/// Opens the device for tunnel GSO, or says why there is none.
 async fn tunnel_device(config: &EngineConfig, netlink: &Handle) -> Result<TunnelDevice, String> {
     let device = TunnelDevice::new(config.segmentation, config.workers)?;
     match net::gso_device::set_up(netlink, device.name()).await {

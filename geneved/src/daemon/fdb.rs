@@ -1,4 +1,4 @@
-//! Forwarding tables of Ethernet links, as the control socket shows them.
+//! Forwarding tables of Ethernet links, as shown by the control socket.
 
 use std::net::IpAddr;
 
@@ -14,7 +14,7 @@ use crate::control::protocol::{FdbInfo, FdbOrigin, FdbReply, FlushReply};
 use crate::refusal::Refusal;
 
 impl Core {
-    /// Every MAC address of these links, one for each host that it is on.
+    /// Lists the MAC addresses of these links, one entry per host.
     pub(super) async fn list_fdb(&self, dev: Option<IfName>) -> Result<FdbReply, Refusal> {
         let inner = self.inner().await;
         super::show::check(&inner, dev.as_ref())?;
@@ -28,7 +28,7 @@ impl Core {
         Ok(FdbReply { fdb })
     }
 
-    /// Forgets what was learned.
+    /// Flushes learned entries.
     pub(super) async fn flush_fdb(&self, dev: Option<IfName>) -> Result<FlushReply, Refusal> {
         let inner = self.inner().await;
         super::show::check(&inner, dev.as_ref())?;
@@ -42,7 +42,7 @@ impl Core {
         Ok(FlushReply { count })
     }
 
-    /// Forgets MAC addresses and neighbours that were not seen for long.
+    /// Expires MAC addresses and neighbours.
     pub(super) fn expire_learned(&self) {
         let now = self.engine().now();
         for link in self.engine().tables().iter() {
@@ -74,7 +74,7 @@ fn bridges<'a>(
         .filter(move |link| link.mode == ModeValue::Ethernet && super::show::wants(dev, &link.name))
 }
 
-/// What became of each host of an entry that is configured; `was` is what an entry that changed was before.
+/// Change events for each host of a configured entry; `was` is the entry before the change.
 pub(super) fn changes(
     change: ChangeKind,
     (dev, mac): (&IfName, Mac),
@@ -83,7 +83,7 @@ pub(super) fn changes(
 ) -> Vec<(ChangeKind, FdbInfo)> {
     let told = |change, host: &IpAddr| (change, configured_entry(dev, mac, *host));
     match was {
-        // A list is as many entries as it has hosts, and a change is a change of some of them.
+        // A list counts as one entry per host; a change of it adds or removes some of them.
         Some(was) if change == ChangeKind::Changed && FdbMac(mac).is_list() => {
             let new = entry.hosts.iter().filter(|host| !was.hosts.contains(host));
             let gone = was.hosts.iter().filter(|host| !entry.hosts.contains(host));

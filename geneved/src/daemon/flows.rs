@@ -1,4 +1,4 @@
-//! Flows as people see them: listing, forgetting, and the log of rules.
+//! Listing and flushing of flows, and the log of policy rules.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -24,19 +24,19 @@ use crate::control::server::ReplyStream;
 use crate::control::yielding::Yielder;
 use crate::refusal::Refusal;
 
-/// Flows that are listed at most where the client takes one reply only.
+/// Maximum number of flows listed if the client takes a single reply.
 const MAX_LISTED: u32 = 1_000;
-/// Flows in one of many replies.
+/// Number of flows in one reply of a stream.
 const FLOWS_PER_REPLY: usize = 256;
 
-/// A walk through the flow table, which does not hold up the control side however many flows there are.
+/// Iteration over the flow table in steps that do not block the control side, however many flows there are.
 struct FlowWalk {
     filter: FlowFilter,
     names: BTreeMap<LinkIndex, IfName>,
     cursor: FlowCursor,
-    /// How many more are to be listed.
+    /// Number of flows still to be listed.
     left: usize,
-    /// Flows that the filter let through so far.
+    /// Number of flows that matched the filter so far.
     total: u64,
     ended: bool,
 }
@@ -55,7 +55,7 @@ impl FlowWalk {
         })
     }
 
-    /// The next flows, about `most` of them where so many are left, and how many the filter has let through by then.
+    /// Returns the next flows, about `most` of them if so many are left, and the number of matches so far.
     async fn next(&mut self, core: &Core, most: usize) -> FlowsReply {
         let now = core.engine().now();
         let mut flows = Vec::new();
@@ -86,7 +86,7 @@ impl FlowWalk {
 }
 
 impl Core {
-    /// The flows that a filter lets through, at most `limit` and at most as many as one reply may list.
+    /// Lists the flows that match a filter: at most `limit`, and at most as many as one reply may hold.
     pub(super) async fn list_flows(
         &self,
         filter: FlowFilter,
@@ -96,7 +96,7 @@ impl Core {
         Ok(walk.next(self, usize::MAX).await)
     }
 
-    /// The flows that a filter lets through, at most `limit`, in many replies; each has the total so far.
+    /// Streams the flows that match a filter, at most `limit`; each reply has the total so far.
     pub(super) async fn stream_flows(
         self: Rc<Self>,
         filter: FlowFilter,
@@ -114,7 +114,7 @@ impl Core {
         Ok(replies.boxed_local())
     }
 
-    /// Forgets the flows that a filter lets through: their next packets are decided anew.
+    /// Flushes the flows that match a filter; their next packets are decided anew.
     pub(super) async fn flush_flows(&self, filter: FlowFilter) -> Result<FlushReply, Refusal> {
         let inner = self.inner().await;
         super::show::check(&inner, filter.dev.as_ref())?;
@@ -131,7 +131,7 @@ impl Core {
         Ok(FlushReply { count })
     }
 
-    /// Ends flows whose time is over, and writes down what rules want to be in the log.
+    /// Expires flows, and writes the log entries of policy rules.
     pub(super) async fn expire_flows(&self) {
         self.engine().flows().expire(self.engine().now());
         self.expire_learned();
@@ -142,12 +142,12 @@ impl Core {
         let inner = self.inner().await;
         let names = names(&inner);
         let tables = self.engine().tables();
-        // What is left out is told with the first that is not.
+        // Suppressed entries are reported with the first one that is logged.
         let mut left_out = suppressed;
         for entry in logged {
             let link = tables
                 .link(entry.key.link)
-                // Rules have the same numbers as long as none of them has changed.
+                // Rule numbers are valid only as long as no rule has changed.
                 .filter(|_| tables.is_current(entry.key.link, entry.epoch, |_| false));
             let policy = link.and_then(|l| l.config.functions.policy.as_ref());
             let rule = policy
@@ -188,7 +188,7 @@ impl Core {
     }
 }
 
-/// A flow as a person reads it: `TCP from 10.0.0.1:50000 to 10.0.0.2:80`, or `ICMP from 10.0.0.1 to 10.0.0.2`.
+/// Human-readable form of a flow: `TCP from 10.0.0.1:50000 to 10.0.0.2:80`, or `ICMP from 10.0.0.1 to 10.0.0.2`.
 fn described(key: &FlowKey) -> String {
     let proto = ProtocolValue(key.protocol);
     let name = match proto.to_string() {
@@ -299,7 +299,7 @@ pub(super) fn info(
     })
 }
 
-/// The name of the class with this id on a link.
+/// Name of the class with this ID on a link.
 pub(super) fn class_name(inner: &CoreState, dev: &IfName, id: u8) -> Option<ObjectName> {
     let mut classes = inner.state.classes_of(dev);
     let found = classes.find(|(_, class)| class.id == id);

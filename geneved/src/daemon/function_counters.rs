@@ -1,4 +1,4 @@
-//! What functions do right now: their counters.
+//! Run-time counters of network functions.
 
 use libgeneve::nat::PortUsage;
 use libgeneve::options::KnownOption;
@@ -12,12 +12,12 @@ use crate::config::value::{IfName, ObjectName};
 use crate::io::TrafficDirection;
 
 impl Core {
-    /// How many flows a rule decided.
+    /// Number of flows that a rule decided.
     pub(super) fn policy_hits(&self, inner: &CoreState, dev: &IfName, name: &ObjectName) -> u64 {
         inner.builder.compiler.hits(dev, name.as_str())
     }
 
-    /// Ports of a translation's pool: handed out, and in all.
+    /// Ports of a NAT rule's pool: in use, and in total.
     pub(super) fn nat_ports(
         &self,
         inner: &CoreState,
@@ -32,8 +32,8 @@ impl Core {
         usage.map_or((0, 0), |(_, usage)| (usage.in_use, usage.total))
     }
 
-    /// Ports that stand for the clients of a link at proxied endpoints with targets on another: those in use, and those that the
-    /// link may have. By both links.
+    /// Ports that stand for the clients of one link at proxied endpoints with targets on another: those in use, and
+    /// the share of the link. By target link and client link.
     pub(super) fn proxy_ports(&self, inner: &CoreState) -> Vec<(IfName, IfName, PortUsage)> {
         let mut found = Vec::new();
         for (target, running) in &inner.running {
@@ -49,7 +49,7 @@ impl Core {
         found
     }
 
-    /// What became of the bytes of a class.
+    /// Byte counters of a class.
     pub(super) fn class_bytes(
         &self,
         inner: &CoreState,
@@ -64,7 +64,7 @@ impl Core {
         class.map_or_else(ClassStats::default, |c| c.tally.read())
     }
 
-    /// Packets that were received and sent with a defined option.
+    /// Packets received and sent with a defined option.
     pub(super) fn option_packets(&self, inner: &CoreState, name: &ObjectName) -> (u64, u64) {
         let Some(place) = inner.state.options.keys().position(|n| n == name) else {
             return (0, 0);
@@ -79,7 +79,7 @@ impl Core {
         sum
     }
 
-    /// A link as workers see it.
+    /// The compiled link, as the workers see it.
     fn compiled(&self, inner: &CoreState, dev: &IfName) -> Option<Arc<Link>> {
         let running = inner.running.get(dev)?;
         self.engine().tables().link(running.index).map(Arc::clone)

@@ -1,6 +1,6 @@
-//! Policy, NAT, services, classes and options, as the control socket shows them.
+//! Policy, NAT, services, classes and options, as shown by the control socket.
 //!
-//! What was configured comes from the state, what it does from `live`.
+//! Configuration comes from the state, counters from `live`.
 
 use std::cmp::Reverse;
 
@@ -25,7 +25,7 @@ impl Core {
         check(&inner, dev.as_ref())?;
         let all = inner.state.policies.iter();
         let mut wanted: Vec<_> = all.filter(|((on, _), _)| wants(dev.as_ref(), on)).collect();
-        // At equal preference the stricter one is asked first.
+        // At equal preference the stricter rule is evaluated first.
         wanted.sort_by_key(|((on, _), policy)| {
             let strictness = strictness(policy.action);
             (on, policy.direction, policy.pref, Reverse(strictness))

@@ -1,5 +1,5 @@
-//! What a host's kernel lacks for the translations of its links: forwarding, and routes that lead the outside addresses
-//! into the link.
+//! Checks what the kernel lacks for the NAT rules of a link: forwarding, and routes for the outside addresses into
+//! the link.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use crate::config::state::{LinkSpec, NatSpec};
 use crate::config::value::ModeValue;
 use crate::net::gateway::{Gateway, GatewayProblem};
 
-/// For each of the translations of `link` what is missing, each with its remedy.
+/// Returns for each NAT rule of `link` what is missing, with the remedies.
 pub(super) async fn missing(link: &LinkSpec, nats: &[&NatSpec]) -> Vec<Vec<String>> {
     let outside: Vec<_> = nats.iter().map(|nat| outside(link, nat)).collect();
     let all: Vec<IpAddr> = outside.iter().flatten().copied().collect();
@@ -17,18 +17,19 @@ pub(super) async fn missing(link: &LinkSpec, nats: &[&NatSpec]) -> Vec<Vec<Strin
     if all.is_empty() {
         return nothing;
     }
-    // A namespace that is not there has no routes; that its link does not run is told elsewhere.
+    // A missing namespace has no routes; that its link does not run is reported elsewhere.
     match Gateway::query(link.netns.clone(), link.name.to_string(), all).await {
         Ok(gateway) => outside.iter().map(|of| words(&gateway, of)).collect(),
         Err(_) => nothing,
     }
 }
 
-/// So many addresses of a pool are looked at one by one.
+/// Largest pool of which every address is checked.
 const MAX_POOL_CHECKED: usize = 64;
 
-/// The addresses that packets from outside come to for this translation, of a long pool its first and its last. None for one that
-/// gives an address of this host another towards gateways elsewhere: nobody comes to it here.
+/// The addresses that packets from outside are sent to for this NAT rule; only the first and the last of a long pool.
+/// Empty for a rule that translates an address of this host for use by gateways elsewhere: its outside address is not
+/// reached through this host.
 fn outside(link: &LinkSpec, nat: &NatSpec) -> Vec<IpAddr> {
     if link.mode != ModeValue::Ip {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! Links of several VPCs in one network namespace whose kernel forwards: what comes out of one may go on into another.
+//! Warns about links of several VPCs in one network namespace whose kernel forwards between them.
 
 use std::collections::BTreeMap;
 
@@ -6,16 +6,16 @@ use crate::config::state::LinkSpec;
 use crate::config::value::{IfName, ModeValue};
 use crate::net::gateway::{ForwardedFamilies, forwarding};
 
-/// A link, and the namespace that it is in.
+/// A link and its namespace.
 pub(super) type LinkPlace<'a> = (&'a IfName, Option<&'a str>);
 
-/// The link, if the kernel routes what comes out of it: not frames that a bridge takes.
+/// Returns the link if the kernel routes its packets, as opposed to a bridge taking its frames.
 pub(super) fn routed(link: &LinkSpec) -> Option<LinkPlace<'_>> {
     let routed = link.mode == ModeValue::Ip || !link.addresses.is_empty();
     routed.then_some((&link.name, link.netns.as_deref()))
 }
 
-/// For each namespace with two links or more and a kernel that forwards, a sentence with the remedies.
+/// Returns a warning with the remedies for each namespace that has two or more links and a forwarding kernel.
 pub(super) async fn between_links<'a>(links: impl Iterator<Item = LinkPlace<'a>>) -> Vec<String> {
     let mut by_netns: BTreeMap<Option<&str>, Vec<&IfName>> = BTreeMap::new();
     for (name, netns) in links {
@@ -24,7 +24,7 @@ pub(super) async fn between_links<'a>(links: impl Iterator<Item = LinkPlace<'a>>
     let mut all = Vec::new();
     for (netns, names) in by_netns.into_iter().filter(|(_, names)| names.len() > 1) {
         let texts = names.iter().map(ToString::to_string).collect();
-        // A namespace that is not there forwards nothing; that its links do not run is told elsewhere.
+        // A missing namespace forwards nothing; that its links do not run is reported elsewhere.
         if let Ok(forwarding) = forwarding(netns.map(str::to_owned), texts).await {
             all.extend(sentence(netns, &names, forwarding));
         }

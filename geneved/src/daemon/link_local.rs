@@ -1,5 +1,5 @@
-//! Links that answer for MAC addresses themselves do so for the link-local addresses of their interfaces, too, which only the
-//! kernel knows.
+//! Link-local addresses of links that answer ARP and neighbour discovery themselves. Only the kernel knows these
+//! addresses.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::core::Core;
 use crate::net::link_local::link_local;
 
 impl Core {
-    /// Asks the kernel for them where a neighbour has asked, or an interface is new.
+    /// Asks the kernel for them if a neighbour has asked or an interface is new.
     pub(super) async fn look_link_local(&self) {
         let inner = self.inner().await;
         let tables = self.engine().tables();

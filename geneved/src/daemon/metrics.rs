@@ -1,4 +1,4 @@
-//! A page of metrics: the counters that the command line shows, folded when somebody asks.
+//! The metrics page: the counters that the command line shows, summed up on each scrape.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,7 +18,7 @@ const DIRECTIONS: [(TrafficDirection, &str); 2] = [
     (TrafficDirection::Egress, "egress"),
 ];
 
-/// A link that runs, or ran until its interface vanished.
+/// A running link, or one that ran until its interface vanished.
 struct LinkMetrics {
     name: IfName,
     vni: String,
@@ -131,7 +131,7 @@ impl Core {
         let tables = self.engine().tables();
         let inner = self.inner().await;
         let own = tables.schema.slot_names().count() - tables.schema.defined().len();
-        // A name of the user's may have letters that a schema's has not.
+        // The user's name may have characters that a schema's must not have.
         let defined = inner.state.options.keys().map(ObjectName::as_str);
         let names: Vec<_> = tables
             .schema
@@ -174,7 +174,7 @@ impl Core {
             .add(&[], all.expired);
     }
 
-    /// What Ethernet links have learned, and what they did.
+    /// What Ethernet links have learned, and their counters.
     fn bridges(&self, page: &mut MetricsPage, rows: &[LinkMetrics]) {
         let tables = self.engine().tables();
         let bridges = || {
@@ -195,7 +195,7 @@ impl Core {
         }
     }
 
-    /// As `geneved nat`, `policy`, `qos` and `service show` have them.
+    /// Same counters as `geneved nat`, `policy`, `qos` and `service show`.
     async fn functions(&self, page: &mut MetricsPage) {
         let nats = self.list_nats(None).await.unwrap_or_default().nats;
         let pools = || nats.iter().filter(|n| n.total > 0);
@@ -320,7 +320,7 @@ impl Core {
     }
 }
 
-/// What every program that is scraped tells of itself. What /proc does not show is left out.
+/// Standard process metrics. What /proc does not show is left out.
 fn process(page: &mut MetricsPage, started: SystemTime) {
     let since = started.duration_since(UNIX_EPOCH).unwrap_or_default();
     page.metric(&metrics::PROCESS_START)

@@ -1,4 +1,4 @@
-//! The daemon: start-up, shutdown, reload, and the one owner of the running state.
+//! The daemon: start-up, shutdown, reload, and the owner of the running state.
 //!
 //! `core` holds the state and makes changes; `show`, `functions` and `run_until_stopped` tell what runs; [`health`]
 //! checks backends; here is the life cycle.
@@ -70,18 +70,19 @@ use crate::plural::counted;
 use crate::random::HashKeys;
 use crate::refusal::Refusal;
 
-/// How often flows are looked after, and the log of rules is read.
+/// Interval of flow upkeep and of reading the log of policy rules.
 const FLOW_UPKEEP: std::time::Duration = std::time::Duration::from_secs(1);
-/// How long it takes until changes of interfaces are looked at.
+/// Time for which interface changes are gathered before they are handled.
 const SETTLE: std::time::Duration = std::time::Duration::from_millis(50);
 const NO_NETLINK: &str = "cannot talk to the kernel by netlink";
-/// How often it is looked whether a learned path MTU still holds.
+/// Interval at which learned path MTUs are checked for expiry.
 const PATH_MTU_REFRESH: std::time::Duration = std::time::Duration::from_secs(5);
-/// How often the kernel is asked for all ways: of some changes it does not tell, such as those of nexthop objects.
+/// Interval at which all paths are looked up again: the kernel does not report every change, such as those of nexthop
+/// objects.
 const WAYS_REFRESH: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// Runs the daemon until SIGTERM or SIGINT. `path` is its configuration, and `socket` its control socket in place of the
-/// one that stands there.
+/// Runs the daemon until SIGTERM or SIGINT. `path` is its configuration; `socket` overrides the control socket named
+/// there.
 ///
 /// # Errors
 /// Everything that keeps it from starting, one sentence each, with the remedy.
@@ -108,7 +109,7 @@ fn prepare(path: &Path, socket: Option<&Path>) -> Result<(), Vec<String>> {
     if !config.state.links.is_empty() {
         privilege::ensure_net_admin().map_err(fail)?;
     }
-    // Threads that are made before it would die of the signals.
+    // The signals must be blocked first: they would kill a process with threads that were started earlier.
     let termination =
         Termination::watch().map_err(|e| vec![format!("cannot watch for signals: {e}")])?;
     crate::observe::log::begin();
@@ -130,7 +131,7 @@ fn prepare(path: &Path, socket: Option<&Path>) -> Result<(), Vec<String>> {
     }
 }
 
-/// The control side's io_uring, or why it has none.
+/// The control side's io_uring, or the reason why there is none.
 fn control_ring(choice: IoSetting) -> Result<tokio_uring::Runtime, String> {
     if choice == IoSetting::Syscalls {
         return Err("the configuration asks for plain system calls".into());
@@ -235,8 +236,7 @@ async fn run_until_stopped(
     Ok(())
 }
 
-/// Does what is to be done now and then. Each of these may wait for a change that is under way, and keeps nobody else waiting
-/// meanwhile.
+/// Starts the periodic tasks. Each may wait for a change in progress without holding up the others.
 fn start_periodic(core: &Rc<Core>) {
     every(core, PATH_MTU_REFRESH, async |core| {
         core.expire_path_mtus().await;
@@ -263,7 +263,7 @@ fn start_periodic(core: &Rc<Core>) {
     });
 }
 
-/// Does this again and again, the first time after `pause`.
+/// Repeats a task every `pause`, the first time after one `pause`.
 fn every(core: &Rc<Core>, pause: std::time::Duration, work: impl AsyncFn(&Core) + 'static) {
     let core = Rc::clone(core);
     tokio::task::spawn_local(async move {
@@ -277,7 +277,7 @@ fn every(core: &Rc<Core>, pause: std::time::Duration, work: impl AsyncFn(&Core) 
     });
 }
 
-/// Has the interfaces of links looked at whenever something about them has changed.
+/// Handles interface changes of links as the kernel reports them.
 fn follow_interfaces(core: &Rc<Core>, watch: NetlinkWatch) -> Result<(), Refusal> {
     let refuse = |e: std::io::Error| Refusal::new(format!("{NO_NETLINK}: {e}"), "");
     core.hears_of_namespaces(watch.everywhere);
@@ -290,14 +290,14 @@ fn follow_interfaces(core: &Rc<Core>, watch: NetlinkWatch) -> Result<(), Refusal
             if concerned.is_none() {
                 continue;
             }
-            // Packets for an address come as soon as it is there.
+            // Packets for an address arrive as soon as it is configured, so do not wait.
             if news
                 .iter()
                 .any(|news| matches!(news, InterfaceEvent::Address(_)))
             {
                 core.follow_addresses(&concerned).await;
             }
-            // Changes come in bursts; one look is enough for all of them.
+            // Changes come in bursts; handle each burst once.
             tokio::time::sleep(SETTLE).await;
             while let Ok(news) = all_news.try_recv() {
                 core.note(&news, &mut concerned);

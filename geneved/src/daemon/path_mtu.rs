@@ -1,4 +1,4 @@
-//! The MTU of the path to each host: what errors about what was sent say of it, for how long, and its end.
+//! Path MTU of each host: learned from errors about sent datagrams, with a lifetime.
 
 use std::fs;
 use std::net::IpAddr;
@@ -15,11 +15,12 @@ use crate::io::UnderlayEvent;
 use crate::net::mtu::PathTable;
 use crate::refusal::Refusal;
 
-/// Between two looks at errors. Each look takes a bounded share, so a flood of them costs the main thread a few percent.
+/// Pause between two reads of the error queues. Each read is bounded, so a flood of errors costs the main thread only
+/// a few percent.
 const ERROR_INTERVAL: Duration = Duration::from_millis(10);
 
 impl Core {
-    /// Reads errors about what was sent as they come, without end.
+    /// Reads errors about sent datagrams as they arrive; never returns.
     pub(super) async fn follow_errors(self: Rc<Self>) {
         let queues = self.engine().error_queues();
         let queues = match queues {
@@ -71,7 +72,7 @@ impl Core {
                     }
                 }
                 UnderlayEvent::OwnMtu { host, mtu } => {
-                    // The route says so as well, but is asked a moment later.
+                    // The route says so as well, but is looked up a moment later.
                     if let Some(host) = inner.builder.registry.find(host)
                         && host.path.route().is_none_or(|known| known > mtu)
                     {
@@ -100,7 +101,7 @@ impl Core {
             .announce(host_event(Some(host), "path-mtu", mtu.to_string()));
     }
 
-    /// Ends reports whose time is over: longer packets are tried again.
+    /// Expires reports, so that longer packets are tried again.
     pub(super) async fn expire_path_mtus(&self) {
         let inner = self.inner().await;
         let now = self.engine().now();
@@ -118,7 +119,7 @@ impl Core {
             .announce(host_event(Some(host), "path-mtu", detail));
     }
 
-    /// Notes what the ways to all hosts allow. A report about a path that was another one ends.
+    /// Records the MTUs that the paths to all hosts allow. A report ends when its path has changed.
     pub(super) fn note_path_mtus(&self, inner: &CoreState, old: &PathTable) {
         for host in inner.builder.registry.iter() {
             let pairs = inner.paths.pairs_of(host.addr);
@@ -136,7 +137,7 @@ impl Core {
         }
     }
 
-    /// Forgets what was learned of the way to a host, or to all of them.
+    /// Forgets what was learned about the path to one host, or to all hosts.
     pub(super) async fn flush_hosts(&self, address: Option<IpAddr>) -> Result<FlushReply, Refusal> {
         let mut inner = self.inner().await;
         let hosts = inner.known_hosts().await;
@@ -165,7 +166,7 @@ impl Core {
     }
 }
 
-/// What is told of a reported path MTU.
+/// A reported path MTU for display.
 pub(super) fn path_mtu_info(host: &Host, now: Now) -> Option<PathMtuInfo> {
     let report = host.path.report()?;
     let age = now.since(report.at);
@@ -183,7 +184,7 @@ pub(super) fn path_mtu_info(host: &Host, now: Now) -> Option<PathMtuInfo> {
     })
 }
 
-/// For how long a report about this host holds: as long as the kernel keeps its own.
+/// Lifetime of a report about this host: the same as the kernel's.
 fn lifetime(host: IpAddr) -> Duration {
     let family = if host.is_ipv4() { "ipv4" } else { "ipv6" };
     let path = format!("/proc/sys/net/{family}/route/mtu_expires");

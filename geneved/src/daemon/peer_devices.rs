@@ -1,7 +1,8 @@
-//! Which hosts need whole datagrams: those behind a device whose far end leaves nothing to a card or a kernel.
+//! Finds the hosts that need whole datagrams: those behind a peer device that does not finish checksums and
+//! segmentation.
 //!
-//! [`crate::net::far`] looks at devices; here is which hosts are behind which, and what is done about it. With
-//! `segmentation = "auto"` only: who asks for a certain way gets it.
+//! [`crate::net::far`] inspects devices; this module maps hosts to devices and acts on the result. With `segmentation
+//! = "auto"` only: an explicit setting is obeyed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -17,15 +18,15 @@ use crate::net::peer_device::{PeerDevice, peer_device};
 /// What is known of the underlay's devices.
 #[derive(Debug, Default)]
 pub(super) struct PeerDevices {
-    /// The devices that lead to each host.
+    /// Devices on the path to each host.
     devices: BTreeMap<IpAddr, BTreeSet<u32>>,
     hosts: BTreeMap<IpAddr, PeerDevice>,
-    /// What was seen of each device last.
+    /// What was last seen of each device.
     ends: BTreeMap<u32, PeerDevice>,
 }
 
 impl PeerDevices {
-    /// Which datagrams to this host leave whole, if any do, and why.
+    /// Which datagrams to this host are sent whole, if any, and why.
     pub(super) fn needs_whole(&self, host: IpAddr) -> Option<(&'static str, &str)> {
         match self.hosts.get(&host)? {
             PeerDevice::Finishes => None,
@@ -34,7 +35,7 @@ impl PeerDevices {
         }
     }
 
-    /// Looks at every device, or at those that are new; returns the hosts whose datagrams are sent differently now.
+    /// Inspects every device, or only new ones. Returns the hosts whose datagrams are now sent differently.
     async fn refresh(&mut self, netlink: &Handle, look: Look) -> Vec<IpAddr> {
         let indices: BTreeSet<u32> = self.devices.values().flatten().copied().collect();
         let mut ends = BTreeMap::new();
@@ -65,24 +66,24 @@ impl PeerDevices {
 fn offload_needs(end: &PeerDevice) -> OffloadNeeds {
     match end {
         PeerDevice::Finishes => OffloadNeeds::None,
-        // What speaks IP without Ethernet is no switch: those carry frames.
+        // A device that speaks IP without Ethernet is not a switch, as switches carry frames.
         PeerDevice::Unseen(_) => OffloadNeeds::Frames,
         PeerDevice::Program(_) => OffloadNeeds::All,
     }
 }
 
-/// Which devices are looked at.
+/// Which devices to inspect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Look {
-    /// All.
+    /// All devices.
     AtAll,
-    /// Those that were not looked at before: who reads the far end of the others is asked every second.
+    /// Devices that were not inspected before. The rest is checked again every second by `far_ends_changed`.
     AtNew,
 }
 
 impl Core {
-    /// Looks at the far ends of the devices by which these ways lead, or of those known so far, and has datagrams to the
-    /// hosts behind them leave as they need.
+    /// Inspects the peer devices on these paths, or on the paths known so far, and sets how datagrams are sent to the
+    /// hosts behind them.
     pub(super) async fn refresh_peer_devices(
         &self,
         inner: &mut CoreState,
@@ -117,7 +118,7 @@ impl Core {
         }
     }
 
-    /// Looks again: a program that begins to read the far end is told by nobody.
+    /// Inspects all devices again: the kernel sends no event when a program starts reading the far end.
     pub(super) async fn peer_devices_changed(&self) {
         let mut inner = self.inner().await;
         self.refresh_peer_devices(&mut inner, None, Look::AtAll)

@@ -1,5 +1,5 @@
-//! What of this host a valid configuration needs and does not find: addresses, namespaces, ports, routes, forwarding,
-//! files that the service may not read. The daemon starts all the same, and what is concerned does not work.
+//! Warnings about what a valid configuration needs and this host lacks: addresses, namespaces, ports, routes,
+//! forwarding, and files that the service can read. The daemon starts anyway, and whatever is affected does not work.
 
 use std::collections::BTreeSet;
 use std::fs::Metadata;
@@ -25,10 +25,10 @@ use crate::net::gateway::Gateway;
 use crate::net::host_path::{self, UnderlayDevices};
 use crate::net::netns::DIRECTORY;
 
-/// So many hosts without a route are named.
+/// Maximum number of hosts without a route that are named.
 const NAMED_HOSTS: usize = 8;
 
-/// What is amiss, each in a sentence with its remedy. `files` are those that the configuration was read from.
+/// Returns one sentence per problem, with its remedy. `files` are the ones that the configuration was read from.
 #[must_use]
 pub fn warnings(config: &Config, files: &[PathBuf]) -> Vec<String> {
     let state = &config.state;
@@ -55,10 +55,10 @@ pub fn warnings(config: &Config, files: &[PathBuf]) -> Vec<String> {
     all
 }
 
-/// What a daemon has open that has no links: its own, and those of each worker.
+/// Descriptors of a daemon without links: its own, and those of each worker.
 const OPEN: (usize, usize) = (24, 4);
 
-/// Whether the links fit into the descriptors that a daemon of this user may have.
+/// Warns if the links need more descriptors than a daemon of this user may open.
 fn descriptors(config: &Config) -> Option<String> {
     let (state, workers) = (&config.state, usize::from(config.daemon.workers));
     let mut profiles = Vec::new();
@@ -78,7 +78,7 @@ fn descriptors(config: &Config) -> Option<String> {
     ))
 }
 
-/// Runs what asks the kernel by netlink; `None` where it cannot be asked.
+/// Runs netlink queries; `None` if there is no netlink.
 pub(super) fn block_on<T>(work: impl Future<Output = T>) -> Option<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -107,7 +107,7 @@ fn ports(state: &DesiredState, socket: &Path) -> Vec<String> {
     taken.collect()
 }
 
-/// What the kernel's routes, and its forwarding, do not do for the links.
+/// Warns about missing routes and forwarding for the links.
 async fn routes(state: &DesiredState) -> Vec<String> {
     let mut all = Vec::new();
     if let Ok((connection, netlink, _)) = rtnetlink::new_connection() {
@@ -155,7 +155,8 @@ async fn routes(state: &DesiredState) -> Vec<String> {
     all
 }
 
-/// Routes to a gateway that this host's own packets do not take, because the kernel has no route into the link.
+/// Warns about routes to a gateway that this host's own packets do not take, because the kernel has no route into the
+/// link.
 async fn ways_out(state: &DesiredState, link: &LinkSpec) -> Vec<String> {
     let gateways = state.routes_of(&link.name);
     let gateways = gateways.filter(|(_, route)| route.kind == EndpointType::Gateway);
@@ -181,8 +182,8 @@ async fn ways_out(state: &DesiredState, link: &LinkSpec) -> Vec<String> {
         .collect()
 }
 
-/// An address of a prefix that a host is not likely to have a route of its own to. Of everything: the dummy address of
-/// RFC 7600, and one of the discard prefix (RFC 6666).
+/// A sample address of a prefix that the host is unlikely to have a more specific route to. For default routes: the
+/// dummy address of RFC 7600, and one of the discard prefix (RFC 6666).
 fn inside(prefix: ipnet::IpNet) -> IpAddr {
     match (prefix.prefix_len(), prefix) {
         (0, ipnet::IpNet::V4(_)) => IpAddr::from([192, 0, 0, 8]),
@@ -191,9 +192,9 @@ fn inside(prefix: ipnet::IpNet) -> IpAddr {
     }
 }
 
-/// The files that the service could not read, where root asks.
+/// Files that the service could not read; checked only if root asks.
 fn unreadable(config: &Config, files: &[PathBuf]) -> Vec<String> {
-    // A daemon that root starts reads them before it becomes another user.
+    // A daemon started by root reads them before it changes user.
     let asked_for = geteuid().is_root() && config.daemon.user.is_none();
     let service = User::from_name(capability_probe::SERVICE_USER)
         .ok()
@@ -216,7 +217,7 @@ fn unreadable(config: &Config, files: &[PathBuf]) -> Vec<String> {
         .collect()
 }
 
-/// Whether the mode of a file lets a user read it.
+/// Whether a file's mode lets a user read it.
 fn may_read(metadata: &Metadata, user: &User) -> bool {
     let member = || {
         let group = Group::from_gid(metadata.gid().into()).ok().flatten();

@@ -1,8 +1,8 @@
-//! What the daemon may do: no more than changes at run time need.
+//! Privilege dropping: the daemon keeps only what changes at run time need.
 //!
-//! A daemon that was started by root gives the rest away before its first thread is made, so that every thread is born
-//! without it. Workers go further and keep nothing (see [`crate::io`]). Where a service manager has started it as a
-//! user with few capabilities, there is nothing to give away.
+//! If root starts the daemon, it drops the rest before it creates its first thread, so that every thread starts
+//! without it. Workers go further and keep nothing (see [`crate::io`]). If a service manager starts it as a user with
+//! few capabilities, there is nothing to drop.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -15,20 +15,20 @@ use nix::unistd::{Gid, Uid, User, chown, geteuid, initgroups, setgid, setuid};
 use crate::config::file::DaemonSettings;
 use crate::refusal::Refusal;
 
-/// Interfaces and addresses; ports below 1024; links in other network namespaces; ICMP checks of backends.
+/// For interfaces and addresses; ports below 1024; links in other network namespaces; ICMP checks of backends.
 const CAPABILITIES: [Capability; 4] = [
     Capability::CAP_NET_ADMIN,
     Capability::CAP_NET_BIND_SERVICE,
     Capability::CAP_SYS_ADMIN,
     Capability::CAP_NET_RAW,
 ];
-/// Root without it could not open what belongs to others: the directory of the control socket, the configuration.
+/// Without it root could not open other users' files: the directory of the control socket, the configuration.
 const OF_ROOT: Capability = Capability::CAP_DAC_OVERRIDE;
 
-/// Becomes the configured user, and gives away what is not needed.
+/// Switches to the configured user, and drops all capabilities that are not needed.
 ///
 /// # Errors
-/// There is no such user, or only root may become another one.
+/// If there is no such user, or the caller is not root and cannot become one.
 pub(super) fn drop_privileges(settings: &DaemonSettings) -> Result<(), Refusal> {
     let user = settings.user.as_deref().map(find).transpose()?;
     if !geteuid().is_root() {
@@ -45,10 +45,10 @@ pub(super) fn drop_privileges(settings: &DaemonSettings) -> Result<(), Refusal> 
         Some(user) => become_user(&user, &settings.socket)?,
         None => drop(keep.insert(OF_ROOT)),
     }
-    // A container may have taken some away already, or forbid to give any away: less is never an error.
+    // A container may have dropped some already, or may not allow dropping any: having less is never an error.
     let have = caps::read(None, CapSet::Permitted).unwrap_or_default();
     keep.retain(|capability| have.contains(capability));
-    // No program that is started gets anything back, even where the bounding set cannot be shrunk.
+    // Executed programs cannot regain privileges, even if the bounding set cannot be shrunk.
     if let Err(error) = prctl::set_no_new_privs() {
         tracing::warn!(%error, "programs could get new privileges: {error}");
     }
@@ -62,10 +62,10 @@ pub(super) fn drop_privileges(settings: &DaemonSettings) -> Result<(), Refusal> 
     Ok(())
 }
 
-/// Sees to it that links can be made at all: no waiting gives a daemon what it was started without.
+/// Checks that links can be created at all: a daemon does not get capabilities that it was started without.
 ///
 /// # Errors
-/// The capability is missing.
+/// If the capability is missing.
 pub(super) fn ensure_net_admin() -> Result<(), Refusal> {
     match caps::has_cap(None, CapSet::Effective, Capability::CAP_NET_ADMIN) {
         Ok(false) => Err(Refusal::new(
@@ -90,7 +90,7 @@ fn find(name: &str) -> Result<User, Refusal> {
     }
 }
 
-/// Takes the user's place, capabilities kept; the control socket's directory becomes theirs.
+/// Switches to the user and keeps the capabilities; the control socket's directory becomes the user's.
 fn become_user(user: &User, socket: &Path) -> Result<(), Refusal> {
     let failed = |what: &str, error: Errno| {
         let text = format!("cannot become user \"{}\": {what}: {error}", user.name);
@@ -108,10 +108,10 @@ fn become_user(user: &User, socket: &Path) -> Result<(), Refusal> {
     setuid(Uid::from_raw(user.uid.as_raw())).map_err(|e| failed("setuid", e))
 }
 
-/// Nothing beyond these can come back.
+/// Limits the bounding set, so that no other capability can be regained.
 fn bound(keep: &HashSet<Capability>) -> Result<(), caps::errors::CapsError> {
     let bounding = caps::read(None, CapSet::Bounding)?;
-    // The right to shrink the set goes last.
+    // The capability to shrink the set goes last.
     let (last, first): (Vec<&Capability>, Vec<&Capability>) = bounding
         .difference(keep)
         .partition(|c| **c == Capability::CAP_SETPCAP);

@@ -1,7 +1,7 @@
-//! How busy links, workers, hosts and flows are.
+//! Rates of links, workers, hosts and flows.
 //!
-//! Rates of flows need what they had counted before: it is kept while somebody asks, and forgotten after
-//! a minute. Hosts have no counters of their own; their rates are those of their flows.
+//! Rates of flows need the previous counts, which are kept while a client asks and forgotten after a minute. Hosts
+//! have no counters of their own; their rates are the sums of their flows.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -18,17 +18,17 @@ use crate::control::protocol::{FlowRates, HostRates, LinkRates, Rates, WorkerRat
 use crate::io::{PoolUsage, WorkerReport};
 use crate::observe::counters::traffic;
 
-/// Flows that one reply lists at most.
+/// Maximum number of flows in a reply.
 const MAX_RATED_FLOWS: usize = 1000;
-/// Hosts that one reply lists at most.
+/// Maximum number of hosts in a reply.
 const MOST_HOSTS: usize = 1000;
-/// Nobody has asked for so long: what was kept is forgotten.
+/// The counts of flows are forgotten after this time without a request.
 const FORGET: Duration = Duration::from_secs(60);
 
-/// Packets and bytes of both sides of a flow.
+/// Packets and bytes of both directions of a flow.
 type FlowCounts = [[u64; 2]; 2];
 
-/// What the flows had counted when somebody asked.
+/// Counts of all flows at the previous request.
 #[derive(Debug, Default)]
 pub(super) struct FlowBaseline {
     at: Now,
@@ -37,7 +37,7 @@ pub(super) struct FlowBaseline {
 }
 
 impl Core {
-    /// How busy everything is, with the `most` busiest flows, by bytes or by packets.
+    /// Returns the rates of everything, with the `most` busiest flows by bytes or by packets.
     pub(super) async fn rates(&self, most: u32, by_packets: bool) -> Rates {
         let inner = self.inner().await;
         let now = self.engine().now();
@@ -74,19 +74,19 @@ impl Core {
         let names = names(inner);
         let mut memory = self.flow_memory.borrow_mut();
         let before = memory.take().unwrap_or_else(|| FlowBaseline {
-            // Nothing is younger than now.
+            // No flow is younger than now.
             at: now,
             ..FlowBaseline::default()
         });
         let mut counts = HashMap::with_capacity(before.counts.len());
         let mut hosts: BTreeMap<IpAddr, HostRates> = BTreeMap::new();
-        // The slowest of the fastest is where the next one goes.
+        // Weight of the slowest flow that is kept; a faster one replaces it.
         let mut slowest = 0;
         self.engine().flows().flows.for_each(now, |view| {
             let id = before.hasher.hash_one((view.original, view.created.0));
             let total = [view.packets, view.bytes];
             let known = before.counts.get(&id);
-            // One that was there before the first look is as fast as it was on the whole.
+            // A flow that existed before the first request gets its average rate so far.
             let since = match known.is_some() || view.created >= before.at {
                 true => now.since(before.at),
                 false => now.since(view.created),
@@ -131,7 +131,7 @@ impl Core {
         rates.hosts.truncate(MOST_HOSTS);
     }
 
-    /// Forgets what flows had counted when nobody has asked for long.
+    /// Forgets the counts of flows if no request came for a while.
     pub(super) fn forget_rates(&self) {
         let now = self.engine().now();
         let mut memory = self.flow_memory.borrow_mut();
@@ -159,9 +159,9 @@ fn worker(report: &WorkerReport) -> WorkerRates {
     }
 }
 
-/// Packets and bytes a second, of both sides.
+/// Packets and bytes a second in both directions.
 fn rate(now: FlowCounts, before: FlowCounts, time: Duration) -> FlowCounts {
-    // A flow that was born in this moment has no rate yet that says anything.
+    // The rate of a flow that has just begun says nothing yet.
     let time = time.max(Duration::from_millis(100)).as_secs_f64();
     let of = |now: u64, before: u64| (now.saturating_sub(before) as f64 / time) as u64;
     std::array::from_fn(|what| std::array::from_fn(|side| of(now[what][side], before[what][side])))
@@ -214,7 +214,7 @@ mod tests {
             rate(now, [[10, 3], [1000, 0]], second),
             [[10, 0], [1000, 50]]
         );
-        // A flow that has begun anew under the same key.
+        // Another flow with the same key.
         assert_eq!(rate([[1, 0], [1, 0]], now, second), [[0, 0], [0, 0]]);
         let newborn = rate([[1, 0], [100, 0]], FlowCounts::default(), Duration::ZERO);
         assert_eq!(newborn, [[10, 0], [1000, 0]]);

@@ -1,4 +1,4 @@
-//! The configuration read again while the daemon runs.
+//! Reload of the configuration while the daemon runs.
 
 use sd_notify::NotifyState;
 
@@ -9,7 +9,7 @@ use crate::control::protocol::ReloadReply;
 use crate::control::yielding;
 use crate::refusal::Refusal;
 
-/// What was done, as the client is told. It may be long.
+/// Serializes the reply, on another thread because it may be long.
 pub(super) async fn told(done: ReloadReply) -> Vec<u8> {
     let write = move || serde_json::to_vec(&done).expect("replies have a form in JSON");
     yielding::spawn_blocking(write).await
@@ -60,7 +60,7 @@ impl Core {
                 Refusal::new(all.join("\n"), "")
             })?;
         let mut state = config.state;
-        // What [daemon] says holds from the next start on.
+        // Settings of [daemon] take effect at the next start only.
         let running = self.state().await.fabric;
         if state.fabric.secret && !running.secret {
             let labelled = state.links.keys().find(|link| state.uses_labels(link));

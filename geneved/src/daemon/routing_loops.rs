@@ -1,8 +1,8 @@
-//! Hosts to which packets would come back: the underlay's route to them leads into the link that sends to them, or into
-//! another one that leads there, or they are this host itself.
+//! Routing loops: the underlay's route to a host leads back into the link that sends to it, or into another link that
+//! leads there, or the host's address is this host's own.
 //!
-//! A packet to such a host would be wrapped again each time that it comes round. None is sent, which costs the host its
-//! traffic and nobody else anything; typed by a person, it is refused.
+//! A packet to such a host would be encapsulated again on every round. The packet path sends none, which cuts off
+//! only that host; a change at run time that would cause a loop is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,13 +19,13 @@ use crate::net::host_path::HostPath;
 use crate::net::mtu::{NestedTunnels, PathTable, RoutingLoop};
 use crate::refusal::Refusal;
 
-/// The most links of which it is looked up without a thread of its own what leads back.
+/// Maximum number of links for which loops are searched without a separate thread.
 const FEW_LINKS: usize = 64;
 
-/// Why packets of a link to a host would come back, by the link's name.
+/// Why packets to a host would loop, by link name and host.
 pub(super) type LoopMap = BTreeMap<(IfName, IpAddr), RoutingLoop>;
 
-/// Every link and host of `state` between which packets would come back.
+/// Finds every link and host of `state` between which packets would loop.
 pub(super) fn loops(state: &DesiredState, paths: &PathTable) -> LoopMap {
     let mut found = LoopMap::new();
     for link in state.links.values() {
@@ -61,7 +61,7 @@ fn find_loop(
     Some(RoutingLoop::Through(by.name.clone()))
 }
 
-/// Why a way may not be taken that leads through a bridge with a link among its ports.
+/// Why a path must not be used if it leads through a bridge that has a link among its ports.
 pub(super) fn shared(state: &DesiredState, host_path: &HostPath) -> Option<RoutingLoop> {
     host_path.ports.iter().find_map(|(bridge, port)| {
         let link = state.links.get(&port.parse::<IfName>().ok()?)?;
@@ -70,7 +70,7 @@ pub(super) fn shared(state: &DesiredState, host_path: &HostPath) -> Option<Routi
     })
 }
 
-/// All hosts of links that are behind links.
+/// All hosts that are reached through other links.
 pub(super) fn nested(state: &DesiredState, paths: &PathTable) -> NestedTunnels {
     let mut found = NestedTunnels::new();
     for link in state.links.values() {
@@ -88,8 +88,8 @@ pub(super) fn nested(state: &DesiredState, paths: &PathTable) -> NestedTunnels {
     found
 }
 
-/// The hosts of a link by which its MTU is computed. One that is behind another link whose own MTU follows from this one's
-/// is none of them: each would go on to make the other smaller.
+/// The hosts of a link that its MTU is computed from. A host behind another link whose own MTU follows from this
+/// one's is left out: the two would keep shrinking each other.
 pub(super) fn measured(state: &DesiredState, paths: &PathTable, link: &LinkSpec) -> Vec<IpAddr> {
     let mut hosts = hosts_of(state, link);
     hosts.retain(|host| {
@@ -104,7 +104,7 @@ pub(super) fn measured(state: &DesiredState, paths: &PathTable, link: &LinkSpec)
     hosts
 }
 
-/// Whether a host of `link` is behind the link `end`, perhaps through others.
+/// Whether a path to a host of `link` leads through the link `end`, directly or through other links.
 fn is_nested_in<'a>(
     state: &'a DesiredState,
     paths: &PathTable,
@@ -128,7 +128,7 @@ fn is_nested_in<'a>(
     })
 }
 
-/// Whether what `link` gets for `inner` ends in `end`.
+/// Whether packets that enter `link` for the address `inner` end up in `end`.
 fn ends_in<'a>(
     state: &'a DesiredState,
     paths: &PathTable,
@@ -151,7 +151,7 @@ fn ends_in<'a>(
     })
 }
 
-/// The links whose interfaces a way leads into; those of other namespaces are no devices of the underlay.
+/// The links whose interfaces a path leads into. Interfaces in other namespaces are not part of the underlay.
 fn links_entered<'a>(
     state: &'a DesiredState,
     host_path: &HostPath,
@@ -163,10 +163,10 @@ fn links_entered<'a>(
     links.filter(|link| link.netns.is_none())
 }
 
-/// The hosts that a link may send to what is for `inner`.
+/// The hosts that a link may send packets for `inner` to.
 fn hosts_for(state: &DesiredState, link: &LinkSpec, inner: IpAddr) -> Vec<IpAddr> {
     if link.mode == ModeValue::Ethernet {
-        // By MAC address, which any of them may have.
+        // Frames are sent by MAC address, and any host may have the one in question.
         return hosts_of(state, link);
     }
     let mut endpoints = state.endpoints_of(&link.name);
@@ -182,8 +182,8 @@ fn hosts_for(state: &DesiredState, link: &LinkSpec, inner: IpAddr) -> Vec<IpAddr
     }
 }
 
-/// The ways as they will be when the interfaces have the addresses that they do not have in `old`: the kernel routes what is
-/// in an address's prefix to its interface, unless there is a longer one. `None` if they will be as they are.
+/// Predicts the paths after interfaces get the addresses that they do not have in `old`: the kernel routes an
+/// address's prefix to its interface unless there is a longer one. `None` if no path changes.
 fn with_addresses<'a>(
     old: &DesiredState,
     changed: impl Iterator<Item = &'a LinkSpec>,
@@ -228,7 +228,7 @@ fn with_addresses<'a>(
     any.then_some(foreseen)
 }
 
-/// Whether some way leads through the interface of a link, or of a bridge that it is a port of.
+/// Whether any path leads through the interface of a link, or through a bridge that has one as its port.
 pub(super) fn entangled(state: &DesiredState, paths: &PathTable) -> bool {
     let links = paths
         .through()
@@ -236,7 +236,7 @@ pub(super) fn entangled(state: &DesiredState, paths: &PathTable) -> bool {
     links.into_iter().any(|link| link.netns.is_none())
 }
 
-/// Concludes why packets of one link would come back, where no way leads through any link.
+/// Records the loops of one link, given that no path leads through any link.
 pub(super) fn note_own_loops(state: &DesiredState, paths: &mut PathTable, link: &LinkSpec) {
     for host in hosts_of(state, link) {
         if let Some(why) = find_loop(state, paths, link, host) {
@@ -245,7 +245,8 @@ pub(super) fn note_own_loops(state: &DesiredState, paths: &mut PathTable, link: 
     }
 }
 
-/// Whether anything but endpoints names this host. Endpoints are written alike on all hosts, their own among them.
+/// Whether anything but an endpoint names this host. Endpoint lists are the same on all hosts and include a host's
+/// own.
 fn is_configured_host(state: &DesiredState, link: &LinkSpec, host: IpAddr) -> bool {
     let mut routes = state.routes_of(&link.name);
     let mut fdb = state.fdb_of(&link.name);
@@ -255,8 +256,8 @@ fn is_configured_host(state: &DesiredState, link: &LinkSpec, host: IpAddr) -> bo
 }
 
 impl Core {
-    /// Refuses what would make packets come back that do not do so already, and gives the ways otherwise; `changed` are the
-    /// links of which something is not as it was.
+    /// Refuses a change that would cause new loops, and otherwise returns the paths; `changed` are the links that may
+    /// differ.
     pub(super) async fn refuse_loops(
         &self,
         inner: &CoreState,
@@ -296,8 +297,8 @@ impl Core {
         ))
     }
 
-    /// Has the packet path keep away from hosts from which packets would come back, and says which are new and which are
-    /// right again. Returns the links for which that changed.
+    /// Makes the packet path avoid hosts whose packets would loop, and logs new loops and resolved ones. Returns the
+    /// links for which that changed.
     pub(super) fn note_ways(
         &self,
         inner: &mut CoreState,
@@ -466,7 +467,7 @@ mod tests {
             let outside: IpAddr = "192.0.2.2".parse().unwrap();
             assert_eq!(measured(&state, &mutual, link(name)), [outside]);
         }
-        // One that is behind another is narrower, as it should be.
+        // A link behind another one is narrower, as it should be.
         let nested = paths(&[
             ("192.0.2.2", by("eth0", 24)),
             ("10.62.0.9", by("x2", 24)),
@@ -509,11 +510,11 @@ mod tests {
         for (host_path, expected) in [
             (by("eth0", 0), 1),
             (Err("Network is unreachable".to_owned()), 1),
-            // The underlay knows better.
+            // The underlay has a more specific route.
             (by("eth0", 32), 0),
         ] {
             let paths = paths(&[("10.50.0.9", host_path.clone())]);
-            // What an address has drawn already, the kernel says.
+            // If the address is configured already, the kernel's route counts.
             assert_eq!(
                 foreseen(&state, &state, &paths).path(LOOP_HOST, None),
                 paths.path(LOOP_HOST, None)

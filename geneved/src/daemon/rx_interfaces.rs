@@ -1,7 +1,6 @@
-//! Which interfaces of the daemon's namespace datagrams are believed from: found out whenever devices or links change.
+//! Interfaces of the daemon's namespace that datagrams are accepted from; updated whenever devices or links change.
 //!
-//! Nothing here waits for a change of configuration that is under way: until a device is known, nothing is believed that
-//! comes by it.
+//! Nothing here waits for a configuration change in progress: nothing is accepted from a device until it is known.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -23,23 +22,23 @@ use crate::net::netlink_watch;
 use crate::net::netns::{self, NetnsId};
 use crate::refusal::Refusal;
 
-/// Changes come in bursts; so long one is gathered.
+/// Time for which a burst of changes is gathered.
 const GATHER_TIME: Duration = Duration::from_millis(10);
-/// How long it takes until the kernel is asked again after it did not answer.
+/// Pause before the kernel is asked again if it did not answer.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// What is known of the devices of the daemon's namespace.
+/// The known devices of the daemon's namespace.
 #[derive(Debug, Default)]
 pub(super) struct RxDevices {
     devices: DeviceMap,
     own: OwnDevices,
     published: BTreeMap<u32, RxInterface>,
-    /// The numbers of the namespaces that links are in.
+    /// IDs of the namespaces that links are in.
     numbers: BTreeMap<String, (NetnsId, i32)>,
 }
 
 impl Core {
-    /// Begins to follow the devices, once all are known.
+    /// Lists all devices, then starts following their changes.
     pub(super) async fn follow_devices(self: &Rc<Self>) -> Result<(), Refusal> {
         let refuse = |e: io::Error| Refusal::new(format!("{}: {e}", super::NO_NETLINK), "");
         if let Some(tunnel) = self.engine().tunnel_device() {
@@ -76,7 +75,7 @@ impl Core {
         }
     }
 
-    /// Follows the news until they end.
+    /// Handles device events until the socket ends.
     async fn handle_device_messages(&self, news: &mut LinkMessages) {
         while let Some(message) = news.next().await {
             let mut heard = self.rx.borrow_mut().devices.apply(message);
@@ -98,8 +97,8 @@ impl Core {
         }
     }
 
-    /// Notes which interfaces are links' own: those that run, and those of `state` that are being made. `changed` are the links
-    /// of which something may not be as it was.
+    /// Records which interfaces belong to links: those that run, and those of `state` that are being created.
+    /// `changed` are the links that may differ.
     pub(super) fn note_own_links(
         &self,
         inner: &CoreState,
@@ -148,7 +147,7 @@ impl Core {
         }
     }
 
-    /// Notes the namespaces that links are in: what leads there is no part of the underlay.
+    /// Records the namespaces that links are in: devices that lead there are not part of the underlay.
     pub(super) async fn note_namespaces(&self, inner: &CoreState) {
         let mut numbers = BTreeMap::new();
         for name in inner.state.links.values().filter_map(|l| l.netns.as_ref()) {
@@ -197,7 +196,7 @@ impl Core {
         }
     }
 
-    /// Tells of a datagram that did not come from the underlay.
+    /// Reports a datagram that did not come from the underlay.
     pub(super) async fn tell_not_from_underlay(
         &self,
         link: Option<LinkIndex>,

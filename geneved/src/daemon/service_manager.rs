@@ -1,7 +1,7 @@
-//! The service manager, as far as it is told how the daemon is (sd_notify(3)).
+//! Notifications to the service manager (sd_notify(3)).
 //!
-//! It may be busy and not read: nobody waits for it. What it needs to know is kept until it takes it; what it is told again
-//! soon anyway is left out.
+//! The service manager may be too busy to read, and nothing waits for it. Important messages are kept until it
+//! accepts them; messages that are repeated soon anyway are dropped.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -15,12 +15,12 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use sd_notify::NotifyState;
 
-/// The environment variable with the address.
+/// Environment variable with the socket's address.
 const VARIABLE: &str = "NOTIFY_SOCKET";
-/// Messages that are kept at most; older ones say what is not so any more.
+/// Maximum number of messages kept; older ones are out of date.
 const MAX_MESSAGES: usize = 16;
 
-/// Who started the daemon, if that one wants to be told.
+/// The service manager, if there is one that wants to be notified.
 #[derive(Debug, Default)]
 pub(super) struct ServiceManager {
     address: Option<SocketAddr>,
@@ -28,7 +28,7 @@ pub(super) struct ServiceManager {
 }
 
 impl ServiceManager {
-    /// The one that the environment names.
+    /// The service manager that the environment names.
     pub(super) fn of_environment() -> Self {
         let named = env::var_os(VARIABLE);
         let address = named.and_then(|name| match address(&name) {
@@ -44,7 +44,7 @@ impl ServiceManager {
         }
     }
 
-    /// Tells it something that it waits for, now or as soon as it listens.
+    /// Sends a message that must arrive, now or as soon as the service manager reads.
     pub(super) fn tell(&self, state: &[NotifyState<'_>]) {
         if self.address.is_some() {
             let mut untold = self.untold.borrow_mut();
@@ -56,7 +56,7 @@ impl ServiceManager {
         self.retry();
     }
 
-    /// Tells it something that it is told again soon, if it listens.
+    /// Sends a message that will be repeated soon; it is lost if the service manager does not read.
     pub(super) fn mention(&self, state: &[NotifyState<'_>]) {
         self.retry();
         if self.untold.borrow().is_empty() {
@@ -64,7 +64,7 @@ impl ServiceManager {
         }
     }
 
-    /// Tells it what it has not taken yet; to be called now and then.
+    /// Retries pending messages; call periodically.
     pub(super) fn retry(&self) {
         let mut untold = self.untold.borrow_mut();
         while let Some(message) = untold.front() {
@@ -75,7 +75,7 @@ impl ServiceManager {
         }
     }
 
-    /// Whether this need not be tried again.
+    /// Sends a message; `false` if it has to be retried.
     fn send(&self, message: &str) -> bool {
         let Some(address) = &self.address else {
             return true;
@@ -95,7 +95,7 @@ impl ServiceManager {
     }
 }
 
-/// A path, or with a leading `@` an abstract name.
+/// A path, or an abstract name with a leading `@`.
 fn address(name: &OsStr) -> io::Result<SocketAddr> {
     match name.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name),

@@ -1,4 +1,4 @@
-//! What runs, as the control socket shows it.
+//! Run-time status, as shown by the control socket.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -34,7 +34,7 @@ impl Core {
         })
     }
 
-    /// These links as they run; one that does not is left out.
+    /// Returns these links as they run; links that do not run are left out.
     pub(super) async fn link_infos(&self, inner: &CoreState, names: &[IfName]) -> Vec<LinkInfo> {
         let mut seen = interface_statuses(inner, names).await;
         let mut infos = Vec::with_capacity(names.len());
@@ -217,7 +217,7 @@ impl Core {
 }
 
 impl CoreState {
-    /// Every host that any link knows, and the links that do.
+    /// Every host that any link knows, with the links that know it.
     pub(super) async fn known_hosts(&self) -> BTreeMap<IpAddr, Vec<IfName>> {
         let mut links: BTreeMap<IpAddr, Vec<IfName>> = BTreeMap::new();
         let mut steps = Yielder::default();
@@ -239,7 +239,7 @@ pub(super) fn check(inner: &CoreState, dev: Option<&IfName>) -> Result<(), Refus
     dev.map_or(Ok(()), |dev| inner.state.link(dev).map(drop))
 }
 
-/// A link's interface as it is found.
+/// A link's interface as observed.
 #[derive(Clone, Debug)]
 struct LinkStatus {
     seen: InterfaceStatus,
@@ -247,7 +247,7 @@ struct LinkStatus {
     cause: Option<String>,
 }
 
-/// What the kernel says of the interfaces, namespace by namespace, or why they are not found.
+/// Observes interfaces namespace by namespace; the reason for those that are not found.
 async fn interface_statuses(inner: &CoreState, names: &[IfName]) -> BTreeMap<IfName, LinkStatus> {
     let mut by_netns: BTreeMap<Option<String>, Vec<&IfName>> = BTreeMap::new();
     let mut all = BTreeMap::new();
@@ -285,13 +285,13 @@ async fn interface_statuses(inner: &CoreState, names: &[IfName]) -> BTreeMap<IfN
                     (Some(seen), Some(running)) if running.owns(seen) => {
                         sight.seen = seen.clone();
                     }
-                    // The queues are open, so it lives; another one may have its name.
+                    // The queues are open, so the interface exists; another one may have its name.
                     _ => {
                         sight.state = "lost";
                         sight.cause = Some(RENAMED_HINT.to_owned());
                     }
                 },
-                // It works on where its namespace lives on without its name.
+                // The link keeps working if its namespace lives on without its name.
                 Err(error) => sight.cause = Some(format!("its interface cannot be seen: {error}")),
             }
         }

@@ -1,7 +1,8 @@
-//! SIGTERM and SIGINT: the daemon stops, and ends in any case.
+//! Shutdown on SIGTERM and SIGINT, with a time limit.
 //!
-//! A thread of its own waits for them, so that neither a control side that hangs nor a kernel that does not answer keeps the
-//! daemon: if it has not ended by itself in time, the thread ends it. Its interfaces and ports go with the process.
+//! A dedicated thread waits for the signals, so that neither a stuck control side nor an unresponsive kernel keeps
+//! the daemon alive: if it has not exited in time, the thread ends the process. Its interfaces and ports disappear
+//! with the process.
 
 use std::io;
 use std::thread;
@@ -10,18 +11,18 @@ use std::time::Duration;
 use nix::sys::signal::{SigSet, Signal, raise};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-/// So long the daemon may take to end by itself; a second for the last lines of the log may come on top.
+/// Time limit for a regular exit; flushing the log may take another second.
 const STOP_TIMEOUT: Duration = Duration::from_millis(3_500);
 
-/// Tells once that the daemon is to end.
+/// Receives the first termination signal.
 pub(super) struct Termination(UnboundedReceiver<()>);
 
 impl Termination {
-    /// Waits for the signals from now on. To be called before any other thread is made that is not to get them, and after
-    /// privileges were given away.
+    /// Starts watching for the signals. Call it before any other thread is created that must not get them, and after
+    /// privileges were dropped.
     ///
     /// # Errors
-    /// The thread cannot be made.
+    /// If the thread cannot be created.
     pub(super) fn watch() -> io::Result<Self> {
         let mut signals = SigSet::empty();
         signals.add(Signal::SIGTERM);

@@ -1,7 +1,7 @@
-//! What would become of a packet that somebody describes.
+//! Trace of a described packet: what would happen to it.
 //!
-//! libgeneve says what is decided; [`described`] has the packet, and [`kernel`] what the kernel does with it before and
-//! after.
+//! libgeneve reports the decisions; [`described`] builds the packet, and [`kernel`] adds what the kernel does with it
+//! before and after.
 
 mod described;
 mod kernel;
@@ -25,14 +25,14 @@ use crate::control::protocol::{StageInfo, TraceReply, TraceReport, TraceVerdict}
 use crate::net::interface::{self, InterfaceStatus};
 use crate::refusal::Refusal;
 
-/// Why no packet passes a link's interface.
+/// Why a link's interface passes no packets.
 struct KernelDrop {
     stage: datapath::TraceStage,
-    /// What geneved counts a packet under; `None` where it gets none.
+    /// Reason that the drop is counted under; `None` if geneved does not get the packet.
     reason: Option<DropReason>,
 }
 
-/// What is wrong with the interface of a link, if anything is.
+/// The problem with a link's interface, if there is one.
 async fn interface(
     link: &LinkSpec,
     running: &LinkRuntime,
@@ -75,7 +75,7 @@ fn is_forwarded(verdict: TraceVerdict) -> bool {
 }
 
 impl Core {
-    /// What would happen to a packet; nothing is changed.
+    /// Traces a packet; changes nothing.
     pub(super) async fn trace(&self, packet: TraceArgs) -> Result<TraceReply, Refusal> {
         let inner = self.inner().await;
         let configured = inner.state.link(&packet.dev)?;
@@ -168,7 +168,7 @@ impl Core {
         })
     }
 
-    /// That answers to a packet for another host would not be delivered, if they would not.
+    /// Warns if answers to a packet for another host would not be delivered.
     fn unanswered(
         &self,
         configured: &LinkSpec,
@@ -192,7 +192,7 @@ impl Core {
     }
 }
 
-/// Whether a destination that gets nothing is behind this host, so that packets to it must not come into the link.
+/// Whether a destination without a next hop is behind this host, so that packets to it must not enter the link.
 fn is_behind_host(link: &vpc::Link, traced: &TraceResult, dst: IpAddr) -> bool {
     let entry = link.routes.lookup(dst);
     traced.outcome.is_err() && entry.is_some_and(|e| matches!(e.target, RouteTarget::Local))

@@ -1,5 +1,5 @@
-//! Tells of packets that were not delivered because their destination is not behind their link: put together, once, with
-//! the command that allows them.
+//! Reports packets that were not delivered because their destination is not behind their link: aggregated, once, with
+//! the command that would allow them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -14,16 +14,16 @@ use crate::config::state::LinkSpec;
 use crate::config::value::{IfName, PrefixValue};
 use crate::control::protocol::{UndeliveredInfo, UndeliveredPrefix};
 
-/// So long packets are put together before the first word is said of a link.
+/// Time for which packets are gathered before the first report about a link.
 const FIRST_REPORT: Duration = Duration::from_secs(3);
-/// So long nothing more is said of it: whoever tries one address after the other does not fill the log.
+/// Minimum time between two reports about a link: an address scan must not fill the log.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
-/// Prefixes of a link of which is known that they were told.
+/// Maximum number of prefixes reported per link.
 const MAX_REPORTED: usize = 64;
-/// So long packets are remembered after the latest.
+/// How long packets are remembered after the latest one.
 const UNDELIVERED_AGE: Duration = Duration::from_secs(3600);
 
-/// What was said of each link.
+/// Prefixes already reported for each link.
 #[derive(Debug, Default)]
 pub(super) struct UndeliveredReports(BTreeMap<IfName, LinkReport>);
 
@@ -34,10 +34,10 @@ struct LinkReport {
 }
 
 impl UndeliveredReports {
-    /// What nobody was told of yet, if it is time.
+    /// Returns what was not reported yet, if a report is due.
     fn news(&mut self, link: &IfName, all: Option<UndeliveredInfo>) -> Option<UndeliveredInfo> {
         let Some(mut news) = all else {
-            // Everything is forgotten, and what comes again is told again.
+            // All entries have expired; packets that come again are reported again.
             self.0.remove(link);
             return None;
         };
@@ -59,7 +59,7 @@ impl UndeliveredReports {
 }
 
 impl Core {
-    /// What came for this link of late and was not delivered, but for what would be by now.
+    /// Recently undelivered packets of this link, without those that would be delivered by now.
     pub(super) fn undelivered(
         &self,
         inner: &CoreState,
@@ -94,7 +94,7 @@ impl Core {
         })
     }
 
-    /// Tells what has come since; to be called every second or so.
+    /// Reports what came since the last call; call about once a second.
     pub(super) async fn tell_undelivered(&self) {
         let inner = self.inner().await;
         let mut told = self.told_undelivered.borrow_mut();
@@ -110,7 +110,7 @@ impl Core {
         }
     }
 
-    /// How prefixes are allowed beside those that are: the command, and what the file needs.
+    /// The command that allows these prefixes beside the present ones, and the setting for the file.
     pub(super) fn allowing(
         &self,
         link: &LinkSpec,
@@ -185,10 +185,10 @@ mod tests {
         assert_eq!(told.news(&red, more()), None);
         told.0.get_mut(&blue).unwrap().next -= REPORT_INTERVAL;
         let news = told.news(&blue, more()).unwrap();
-        // The command is for all of them, as the list is replaced.
+        // The command names all prefixes, because it replaces the list.
         assert_eq!(news.prefixes, came(&["10.9.1.0/24"]).unwrap().prefixes);
         assert_eq!(news.remedy, more().unwrap().remedy);
-        // What was forgotten is told again.
+        // Forgotten prefixes are reported again.
         assert_eq!(told.news(&blue, None), None);
         assert!(!told.0.contains_key(&blue));
     }

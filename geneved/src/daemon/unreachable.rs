@@ -1,5 +1,5 @@
-//! Hosts that cannot be reached. What an ICMP error says may be anybody's invention, so nothing follows from it but that
-//! the operator is told, and no more than that when the host is heard again. What this host's own kernel says is certain.
+//! Unreachable hosts. Anybody may forge an ICMP error, so errors are only reported to the operator, and no longer
+//! once the host is heard again. Errors from this host's own kernel are certain.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,16 +13,16 @@ use super::core::{Core, CoreState, host_event, hosts_of};
 use crate::config::state::LinkSpec;
 use crate::io::SendErrors;
 
-/// For how long an error is worth showing. While somebody sends, a host that is away makes new ones: the kernel gives up
-/// looking for a neighbour after three seconds.
+/// How long an error is shown. While packets are sent to a missing host, new errors keep coming: the kernel gives up
+/// neighbour resolution after three seconds.
 const ERROR_AGE: Duration = Duration::from_secs(20);
-/// Within this a second error has to come before anything is shown: a single one may be chance.
+/// A second error has to come within this time before anything is shown: a single one may be chance.
 const CONFIRM_WINDOW: Duration = Duration::from_secs(10);
 
-/// Whoever was heard of less long ago is there.
+/// A host heard within this time is reachable.
 const ALIVE: Duration = Duration::from_secs(1);
 
-/// What was said of each host.
+/// Errors of each host.
 #[derive(Debug, Default)]
 pub(super) struct UnreachableHosts(BTreeMap<IpAddr, UnreachableHost>);
 
@@ -30,16 +30,16 @@ pub(super) struct UnreachableHosts(BTreeMap<IpAddr, UnreachableHost>);
 struct UnreachableHost {
     last: Now,
     why: String,
-    /// This host's kernel does not send, which no sign of life disproves.
+    /// The kernel of this host refuses to send, which no received packet disproves.
     certain: bool,
     shown: bool,
 }
 
-/// Why a host cannot be reached, and how many seconds ago that was found out, where it was and may be over.
+/// Why a host cannot be reached, and the age of that report in seconds if it may be out of date.
 pub(super) type HostFault = (String, Option<u64>);
 
 impl UnreachableHosts {
-    /// Notes errors that came by `now`; whether they are worth a word.
+    /// Records errors received by `now`; whether to log them.
     fn note(&mut self, host: IpAddr, now: Now, why: String, (count, certain): (u32, bool)) -> bool {
         self.0.retain(|_, said| now.since(said.last) < ERROR_AGE);
         let before = self.0.get(&host);
@@ -64,12 +64,12 @@ impl UnreachableHosts {
         (age < ERROR_AGE && !alive).then_some((said.why.as_str(), age.as_secs()))
     }
 
-    /// Forgets what was said of these hosts.
+    /// Forgets the errors of these hosts.
     pub(super) fn forget(&mut self, which: impl Fn(&IpAddr) -> bool) {
         self.0.retain(|host, _| !which(host));
     }
 
-    /// Forgets the hosts that were heard since, and returns those of them that were shown.
+    /// Forgets the hosts that were heard since their error, and returns those that were shown.
     fn forget_heard(&mut self, heard: impl Fn(IpAddr) -> Option<Now>) -> Vec<IpAddr> {
         let mut back = Vec::new();
         self.0.retain(|host, said| {
@@ -122,7 +122,7 @@ impl CoreState {
 }
 
 impl Core {
-    /// Tells that the kernel does not forward a link's super-packets to a host any more, or does so again.
+    /// Reports that the kernel no longer forwards a link's super-packets to a host, or does so again.
     pub(super) async fn tunnel_gso(&self, index: LinkIndex, host: IpAddr, works: bool) {
         let inner = self.inner().await;
         let mut links = inner.running.iter();
@@ -143,7 +143,7 @@ impl Core {
         }
     }
 
-    /// Notes that datagrams to this host did not arrive or were not sent, if any link has it.
+    /// Records that datagrams to this host did not arrive or were not sent, if any link uses it.
     pub(super) async fn host_unreachable(&self, refusals: &SendErrors) {
         let mut inner = self.inner().await;
         let host = refusals.host;
@@ -154,7 +154,7 @@ impl Core {
         }
         let (why, now) = (meaning(&refusals.error), self.engine().now());
         let heard = inner.heard(host);
-        // Whoever was heard a moment ago is there, whatever an ICMP error says.
+        // A host heard a moment ago is reachable, whatever an ICMP error says.
         if !refusals.certain && heard.is_some_and(|heard| now.since(heard) < ALIVE) {
             return;
         }
@@ -168,7 +168,7 @@ impl Core {
         }
     }
 
-    /// Reads what ICMP errors said since the last call, and tells of hosts that are back.
+    /// Reads the ICMP errors since the last call, and reports hosts that are reachable again.
     pub(super) async fn read_refusals(&self) {
         for refusals in self.engine().refusals() {
             self.host_unreachable(&refusals).await;

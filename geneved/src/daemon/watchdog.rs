@@ -1,8 +1,8 @@
-//! The service manager's watchdog: fed as long as every worker gets on with its work.
+//! Feeds the service manager's watchdog while all workers make progress.
 //!
-//! That the daemon's own thread runs says nothing about the packet path. So it is only told that all is well while no worker
-//! is stalled ([`WorkerReport::stalled`](crate::io::WorkerReport)). One that is, or has ended, is waited for until the
-//! service manager's patience ends and it starts the daemon anew.
+//! That the daemon's main thread runs says nothing about the packet path, so the watchdog is fed only while no worker
+//! is stalled ([`WorkerReport::stalled`](crate::io::WorkerReport)). If a worker is stalled or has ended, the watchdog
+//! expires and the service manager restarts the daemon.
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ use sd_notify::NotifyState;
 
 use super::core::Core;
 
-/// Whether workers were stuck at the last look.
+/// Whether workers were stalled at the last check.
 #[derive(Default)]
 pub(super) struct Watchdog {
     stuck: bool,
 }
 
-/// How often to look, where the service manager wants to be told; it asked for three times as much.
+/// Interval of checks if the service manager wants them: a third of its timeout.
 pub(super) fn interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|asked| asked / 3)
 }
 
 impl Watchdog {
-    /// Tells the service manager that all is well, if it is.
+    /// Feeds the watchdog if all is well.
     pub(super) fn check(&mut self, core: &Core) {
         let reports = core.engine().worker_reports();
         let still: Vec<usize> = (0..reports.len())

@@ -1,8 +1,8 @@
-//! What the worker asks of the kernel, and what comes back: one interface, two backends.
+//! Interface between a worker and the kernel, with two implementations.
 //!
-//! The worker queues trains and TUN writes, gives buffers back, and takes turns; a turn submits
-//! what is queued, waits if it is told to, and returns what was completed. [`super::uring`] does so
-//! with io_uring, [`super::syscalls`] with epoll and plain system calls.
+//! The worker queues trains and TUN writes, returns buffers, and takes turns; a turn submits what is queued,
+//! optionally waits, and returns the completions. [`super::uring`] implements it with io_uring, [`super::syscalls`]
+//! with epoll and plain system calls.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,21 +14,21 @@ use super::cmsg::RxMetadata;
 use super::direct;
 use super::shape::SlotSize;
 
-/// Which pool of buffers is meant.
+/// Selects a buffer pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PoolKind {
     /// Filled by TUN reads.
     Tun,
     /// Filled by UDP receives.
     Udp,
-    /// Copies of packets that waited for their rates; never the backend's.
+    /// Copies of packets that wait for their rate limits; never owned by the backend.
     Waiting(SlotSize),
 }
 
-/// What a turn brought. `slot` is the number that the worker gave to the TUN queue or socket.
+/// Completion of a turn. `slot` is the number that the worker assigned to the TUN queue or socket.
 #[derive(Debug)]
 pub(super) enum Completion {
-    /// A TUN queue gave a packet: virtio header and packet are `len` bytes of the buffer.
+    /// A packet was read from a TUN queue: virtio header and packet are the first `len` bytes of the buffer.
     Tun {
         slot: u32,
         buffer_id: BufferId,
@@ -44,58 +44,59 @@ pub(super) enum Completion {
     },
     /// A receiving socket ended.
     SocketEnd { slot: u32, error: i32 },
-    /// A train was sent, or a negative errno.
+    /// A train was sent; `result` is a negative errno if that failed.
     Sent { id: u32, result: i32 },
-    /// A TUN write was done, or a negative errno.
+    /// A TUN write completed; `result` is a negative errno if it failed.
     Wrote { id: u32, result: i32 },
-    /// Somebody rang the worker's bell.
+    /// The worker's eventfd was signalled.
     Bell,
 }
 
-/// Where a received train lies in its buffer, and what the kernel said of it.
+/// Position of a received train in its buffer, and its metadata from the kernel.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RxBatch {
     pub(super) start: u32,
     pub(super) len: u32,
     pub(super) src: SocketAddr,
     pub(super) notes: RxMetadata,
-    /// The datagram did not fit the buffer.
+    /// The datagram did not fit into the buffer.
     pub(super) truncated: bool,
 }
 
-/// How long a turn may take.
+/// How long a turn may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WaitTime {
-    /// Only what is there.
+    /// Only collects what has completed already.
     No,
-    /// Until something completes.
+    /// Waits until something completes.
     Forever,
-    /// The same, but no longer than this.
+    /// Waits until something completes, but no longer than this.
     For(Duration),
 }
 
-/// Who sums the UDP checksum of a datagram.
+/// Who computes the UDP checksum of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Checksum {
-    /// Whoever the kernel leaves it to, perhaps the network card.
+    /// Left to the kernel, which may offload it to the network card.
     Offloaded,
-    /// The kernel, before the datagram leaves it.
+    /// The kernel, in software.
     Finished,
 }
 
-/// A way to do I/O. All calls come from the worker's own thread.
+/// I/O backend. All calls come from the worker's own thread.
 pub(super) trait PacketIo {
-    /// Reads packets from this TUN queue until it is removed.
+    /// Starts reading packets from this TUN queue, until it is removed.
     fn add_tun(&mut self, slot: u32, fd: RawFd);
     /// Stops reading; [`Completion::TunEnd`] follows, after which the worker may close the descriptor.
     fn remove_tun(&mut self, slot: u32);
-    /// Receives from this socket until it is removed; little in each turn where it takes what is of no VPC (`stray`).
+    /// Starts receiving from this socket, until it is removed. Reads only a little in each turn if the socket gets
+    /// the datagrams of no VPC (`stray`).
     fn add_socket(&mut self, slot: u32, fd: RawFd, stray: bool);
     /// Stops receiving; [`Completion::SocketEnd`] follows.
     fn remove_socket(&mut self, slot: u32);
-    /// Packets come in bulk from now on, or do so no longer ([`super::pace`]).
+    /// Says whether packets come in bulk ([`super::pace`]).
     fn bulk(&mut self, bulk: bool);
-    /// Takes a buffer back.
+    /// Returns a buffer to the backend.
     fn recycle(&mut self, side: PoolKind, buffer_id: BufferId);
     /// Queues a train.
     ///
@@ -109,10 +110,10 @@ pub(super) trait PacketIo {
     /// Until [`Completion::Wrote`] of `id`, or until the backend is dropped: `fd` stays open; the iovecs and all that they point to
     /// may be read and stay where they are.
     unsafe fn write(&mut self, id: u32, fd: RawFd, iov: &[libc::iovec]);
-    /// Sends one datagram, or train, before it returns; `checksum` says who sums the UDP checksum.
+    /// Sends one datagram or train synchronously; `checksum` says who computes the UDP checksum.
     ///
     /// # Safety
-    /// `msg` and all that it points to may be read, and `fd` is open, until the call returns.
+    /// `msg` and everything it points to must be readable, and `fd` open, until the call returns.
     unsafe fn send_now(
         &mut self,
         fd: RawFd,
@@ -122,24 +123,24 @@ pub(super) trait PacketIo {
         // SAFETY: the caller vouches for the message and the socket.
         unsafe { direct::send(fd, msg, checksum) }
     }
-    /// Writes to the device for tunnel GSO before it returns, and says whether the kernel forwarded what it got.
+    /// Writes to the tunnel GSO device synchronously and returns whether the kernel forwarded the packet.
     ///
     /// # Safety
-    /// The iovecs and all that they point to may be read, and `fd` is open, until the call returns.
+    /// The iovecs and everything they point to must be readable, and `fd` open, until the call returns.
     unsafe fn write_watched(&mut self, fd: RawFd, iov: &[libc::iovec]) -> bool {
         // SAFETY: the caller vouches for the iovecs and the device.
         unsafe { direct::write_watched(fd, iov) }
     }
-    /// Whether no train and no write is queued or under way.
+    /// Whether no train and no write is queued or in flight.
     fn idle(&self) -> bool;
-    /// Submits, waits, and appends what was completed to `done`.
+    /// Submits, waits, and appends completions to `done`.
     ///
     /// # Errors
-    /// Only where the backend itself is broken; errors of single operations are in `done`.
+    /// Only if the backend itself is broken; errors of single operations are in `done`.
     fn turn(&mut self, wait: WaitTime, done: &mut Vec<Completion>) -> io::Result<()>;
 }
 
-/// The address and the port in a `sockaddr_in` or `sockaddr_in6`.
+/// Parses the address and port of a `sockaddr_in` or `sockaddr_in6`.
 pub(super) fn source(name: &[u8]) -> Option<SocketAddr> {
     let family = u16::from_ne_bytes(name.get(..2)?.try_into().ok()?);
     let port = u16::from_be_bytes(name.get(2..4)?.try_into().ok()?);
@@ -151,7 +152,7 @@ pub(super) fn source(name: &[u8]) -> Option<SocketAddr> {
     Some(SocketAddr::new(addr, port))
 }
 
-/// Notes what is at a slot.
+/// Stores `what` at a slot and grows the list as needed.
 pub(super) fn place<T>(list: &mut Vec<Option<T>>, slot: u32, what: T) {
     let slot = slot as usize;
     if list.len() <= slot {

@@ -1,8 +1,8 @@
-//! Packet buffers: one anonymous mapping cut into equal pieces, each with a reference count.
+//! Packet buffers: one anonymous mapping divided into equal pieces, each with a reference count.
 //!
-//! A buffer belongs to the backend while it waits for a packet, and to the worker from the
-//! completion that filled it until the last train or TUN write that points into it is done. The
-//! stride is an odd number of cache lines, so that packet headers do not fall on the same cache sets.
+//! A buffer belongs to the backend while it waits for a packet, and to the worker from the completion that filled it
+//! until the last train or TUN write that points into it is done. The stride is an odd number of cache lines, so that
+//! packet headers do not all map to the same cache sets.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -11,16 +11,16 @@ use std::ptr::NonNull;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 
 const HUGE_PAGE: usize = 2 << 20;
-/// Memory is not reserved before it is touched; Miri does not know the flag.
+/// Memory is not reserved before it is touched. Miri does not know the flag.
 const NO_RESERVE: MapFlags = match cfg!(miri) {
     true => MapFlags::empty(),
     false => MapFlags::MAP_NORESERVE,
 };
 
-/// A buffer's number within its pool.
+/// Buffer ID: the buffer's number within its pool.
 pub(super) type BufferId = u16;
 
-/// A pool of equal buffers.
+/// Buffer pool.
 pub(super) struct BufferPool {
     mapping: NonNull<u8>,
     base: NonNull<u8>,
@@ -36,10 +36,10 @@ impl BufferPool {
     pub(super) fn new(count: u16, len: usize) -> io::Result<Self> {
         let lines = len.div_ceil(64) | 1;
         let stride = lines * 64;
-        // Room to begin on a huge page: without those, translating addresses costs more than a tenth of the throughput.
+        // Slack for aligning to a huge page: with small pages, TLB misses cost more than a tenth of the throughput.
         let mapped = (stride * usize::from(count)).next_multiple_of(HUGE_PAGE) + HUGE_PAGE;
         let mapped = NonZeroUsize::new(mapped).ok_or(io::ErrorKind::InvalidInput)?;
-        // SAFETY: an anonymous private mapping at an address of the kernel's choosing aliases nothing.
+        // SAFETY: an anonymous private mapping at an address chosen by the kernel aliases nothing.
         let mapping = unsafe {
             mmap_anonymous(
                 None,
@@ -50,12 +50,12 @@ impl BufferPool {
         }?
         .cast::<u8>();
         let skip = mapping.as_ptr().align_offset(HUGE_PAGE);
-        // SAFETY: skip is less than a huge page, by which the mapping is longer than the buffers.
+        // SAFETY: `skip` is less than a huge page, and the mapping is longer than the buffers by that much.
         let base = unsafe { mapping.add(skip) };
-        // Miri has no pages.
+        // Miri does not emulate pages.
         if !cfg!(miri) {
-            // SAFETY: the range lies inside the mapping; the advice changes no content. A kernel without huge pages refuses it,
-            // and normal pages do as well.
+            // SAFETY: the range lies inside the mapping; the advice changes no content. A kernel without huge pages
+            // refuses it, which is harmless.
             let _ = unsafe {
                 madvise(
                     base.cast(),
@@ -76,17 +76,17 @@ impl BufferPool {
         })
     }
 
-    /// How many buffers there are.
+    /// Number of buffers.
     pub(super) fn count(&self) -> u16 {
         self.refs.len() as u16
     }
 
-    /// How many have a user.
+    /// Number of buffers that are in use.
     pub(super) fn held(&self) -> u16 {
         self.held
     }
 
-    /// The length of each, in bytes.
+    /// Length of each buffer in bytes.
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -96,7 +96,7 @@ impl BufferPool {
         self.map().addr(buffer_id)
     }
 
-    /// Where the buffers are, for those who only need addresses.
+    /// Layout of the pool, for code that needs addresses only.
     pub(super) fn map(&self) -> PoolLayout {
         PoolLayout {
             base: self.base,
@@ -105,30 +105,30 @@ impl BufferPool {
         }
     }
 
-    /// The bytes of a buffer that the worker holds.
+    /// Returns the bytes of a buffer that the worker holds.
     pub(super) fn bytes_mut(&mut self, buffer_id: BufferId) -> &mut [u8] {
-        // SAFETY: the piece of `len` bytes lies inside the mapping, which self owns, is initialised because anonymous
-        // memory is zero, and overlaps no other; `&mut self` excludes other references that were made here. Those who
-        // know addresses only:
+        // SAFETY: the `len` bytes lie inside the mapping, which self owns, are initialised because anonymous memory
+        // is zero, and overlap no other buffer; `&mut self` excludes other references made here. As for holders of
+        // plain addresses:
         // - The kernel writes into a buffer only while the backend owns it, which ended with the completion that gave
         //   this bid to the worker.
-        // - Trains and TUN writes that are open or queued are read, by the kernel and by taps, while the buffer may be
-        //   borrowed again: for another datagram of the same received train, whose bytes are disjoint; or for the same
-        //   packet on its way to one more host, which is only read, but for an MSS that may be too large for this host,
-        //   too. Then its checksum is right as well before the kernel, which reads trains in the worker's own calls
-        //   (`MSG_DONTWAIT`), gets to see it. Within one borrow, a packet is written before the first piece of it is
-        //   given away.
+        // - Open or queued trains and TUN writes are read, by the kernel and by taps, while the buffer may be
+        //   borrowed again: for another datagram of the same received train, whose bytes are disjoint; or for the
+        //   same packet on its way to one more host, which only reads it, except that an MSS that may be too large
+        //   for this host, too, is lowered further. In that case the checksum is updated as well before the kernel
+        //   sees it, because the kernel reads trains within the worker's own calls (`MSG_DONTWAIT`). Within one
+        //   borrow, a packet is written before the first piece of it is queued.
         unsafe { std::slice::from_raw_parts_mut(self.addr(buffer_id), self.len) }
     }
 
-    /// Notes one more user of the buffer.
+    /// Adds a reference to the buffer.
     pub(super) fn hold(&mut self, buffer_id: BufferId) {
         let refs = &mut self.refs[usize::from(buffer_id)];
         self.held += u16::from(*refs == 0);
         *refs += 1;
     }
 
-    /// One user less; true where it was the last and the buffer may go back to the backend.
+    /// Drops a reference; returns true if it was the last, and the buffer may go back to the backend.
     #[must_use]
     pub(super) fn release(&mut self, buffer_id: BufferId) -> bool {
         let refs = &mut self.refs[usize::from(buffer_id)];
@@ -138,7 +138,7 @@ impl BufferPool {
     }
 }
 
-/// The layout of a pool: turns buffer numbers into addresses, without access to the bytes.
+/// Layout of a pool: maps buffer IDs to addresses without access to the bytes.
 #[derive(Clone, Copy)]
 pub(super) struct PoolLayout {
     base: NonNull<u8>,
@@ -154,10 +154,10 @@ impl PoolLayout {
         unsafe { self.base.as_ptr().add(usize::from(buffer_id) * self.stride) }
     }
 
-    /// The iovec of `len` bytes from `start` of a buffer.
+    /// Returns the iovec for `len` bytes of a buffer from `start`.
     pub(super) fn iovec(self, buffer_id: BufferId, start: usize, len: usize) -> libc::iovec {
         assert!(start <= self.stride && len <= self.stride - start);
-        // SAFETY: start is at most the `stride` bytes of the buffer's piece, all of which lie inside the mapping.
+        // SAFETY: `start` is at most the buffer's `stride`, and all of that lies inside the mapping.
         let base = unsafe { self.addr(buffer_id).add(start) };
         libc::iovec {
             iov_base: base.cast(),
@@ -168,8 +168,8 @@ impl PoolLayout {
 
 impl Drop for BufferPool {
     fn drop(&mut self) {
-        // SAFETY: mapping and mapped are those that were made in `new`, and no reference into it can
-        // outlive self. The backend, which knows the addresses, is dropped before its buffers.
+        // SAFETY: `mapping` and `mapped` come from the call in `new`, and no reference into it can outlive self. The
+        // backend, which knows the addresses, is dropped before its buffers.
         let _ = unsafe { munmap(self.mapping.cast(), self.mapped.get()) };
     }
 }

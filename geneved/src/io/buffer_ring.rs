@@ -1,4 +1,4 @@
-//! Buffers that the kernel fills for io_uring: which of them are offered to whom.
+//! Provided buffer rings of io_uring: which buffers are offered to which sockets.
 
 use std::io;
 use std::ops::Range;
@@ -11,16 +11,16 @@ use io_uring::types::BufRingEntry;
 use super::buffer_pool::{BufferId, BufferPool, PoolLayout};
 use super::pool_sizes::{CROWD_BUFFERS, STRAY_BUFFERS};
 
-/// Of the buffers for received trains: those that any socket may use, those that sockets with much to read use while others
-/// have some, too, and those for what is of no VPC.
+/// Buffer groups for received trains: for any socket; for sockets with much to read while others have some, too; and
+/// for datagrams of no VPC.
 const USUAL_GROUP: u16 = 1;
 const CROWD_GROUP: u16 = 2;
 const STRAY_GROUP: u16 = 3;
-/// Buffers that take turns while packets come in bulk: the ring is first in, first out, and more of them would be cold when
-/// their turn comes.
+/// Buffers in the ring while packets come in bulk. The ring is first in, first out, so with more of them each would
+/// be out of the cache again by its next use.
 const BULK_SUPPLY: u16 = 32;
 
-/// The buffers for received trains.
+/// Buffer rings for received trains.
 pub(super) struct UdpBufferRings {
     pub(super) usual: BufferRing,
     crowd: BufferRing,
@@ -29,7 +29,7 @@ pub(super) struct UdpBufferRings {
 
 impl UdpBufferRings {
     pub(super) fn new(ring: &IoUring, buffers: &BufferPool) -> io::Result<Self> {
-        // Whoever only looks whether it works has few.
+        // The capability probe has only a few buffers.
         let part = buffers.count() / 3;
         let stray = buffers.count() - STRAY_BUFFERS.min(part);
         let crowd = stray - CROWD_BUFFERS.min(part);
@@ -40,7 +40,7 @@ impl UdpBufferRings {
         })
     }
 
-    /// Those that a buffer belongs to.
+    /// Returns the ring that a buffer belongs to.
     pub(super) fn of(&mut self, buffer_id: BufferId) -> &mut BufferRing {
         match buffer_id {
             buffer_id if buffer_id >= self.stray.range.start => &mut self.stray,
@@ -55,7 +55,7 @@ impl UdpBufferRings {
         }
     }
 
-    /// Which of them a socket that has `much` to read, or not, is to use now.
+    /// Chooses the group for the next receive of a socket; `much` says whether it has much to read.
     pub(super) fn group_for(&self, stray: bool, much: bool) -> Option<u16> {
         let has = |pool: &BufferRing| pool.available > 0;
         match (stray, much) {
@@ -66,14 +66,14 @@ impl UdpBufferRings {
     }
 }
 
-/// A ring of provided buffers (io_uring_register_buf_ring(3)), and the buffers that wait to get into it.
+/// A ring of provided buffers (io_uring_register_buf_ring(3)), and the buffers that are not in it at the moment.
 pub(super) struct BufferRing {
     entries: NonNull<BufRingEntry>,
     layout: std::alloc::Layout,
     mask: u16,
     tail: u16,
     available: u16,
-    /// The buffers that belong to it.
+    /// IDs of the buffers that belong to this ring.
     range: Range<BufferId>,
     spare: Vec<BufferId>,
     /// Whether packets come in bulk.
@@ -111,7 +111,7 @@ impl BufferRing {
             len: buffers.len() as u32,
         };
         // SAFETY: the memory holds `count` entries, is page-aligned, and lives as long as self, which is dropped
-        // after the ring.
+        // after the io_uring instance.
         unsafe {
             ring.submitter()
                 .register_buf_ring_with_flags(entries.as_ptr() as u64, count, group, 0)
@@ -120,7 +120,7 @@ impl BufferRing {
         Ok(pool)
     }
 
-    /// Notes that the kernel used a buffer.
+    /// Records that the kernel used a buffer.
     pub(super) fn taken(&mut self) {
         self.available -= 1;
     }
@@ -130,14 +130,14 @@ impl BufferRing {
         self.spare.push(buffer_id);
     }
 
-    /// Puts as many buffers into the ring as suit the packets that come; true where there are some.
+    /// Adds buffers up to the target for the current pace; returns whether the ring has any.
     pub(super) fn supply(&mut self) -> bool {
         let target = if self.bulk {
             BULK_SUPPLY
         } else {
             self.mask + 1
         };
-        // Buffers under way count, too: what matters is how many take turns.
+        // Buffers in use count, too: what matters is how many are in rotation.
         while self.range.len() - self.spare.len() < usize::from(target) {
             let Some(buffer_id) = self.spare.pop() else {
                 break;
@@ -157,8 +157,8 @@ impl BufferRing {
         entry.set_bid(buffer_id);
         self.tail = self.tail.wrapping_add(1);
         self.available += 1;
-        // SAFETY: entries is the ring's first entry, in which the kernel keeps the tail; it is aligned for a u16
-        // and shared with the kernel, hence the atomic store with release order.
+        // SAFETY: `entries` is the ring's first entry, where the kernel expects the tail; the tail is aligned for a
+        // u16 and shared with the kernel, hence the atomic store with release ordering.
         unsafe {
             let tail = BufRingEntry::tail(self.entries.as_ptr()).cast_mut();
             AtomicU16::from_ptr(tail).store(self.tail, Ordering::Release);
@@ -168,7 +168,8 @@ impl BufferRing {
 
 impl Drop for BufferRing {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout. The ring, which alone used it, is closed before.
+        // SAFETY: allocated in `new` with this layout. The io_uring instance, the only other user, has been closed by
+        // now.
         unsafe { std::alloc::dealloc(self.entries.as_ptr().cast(), self.layout) };
     }
 }

@@ -1,41 +1,41 @@
-//! Looking again before going to sleep.
+//! Busy polling before a worker goes to sleep.
 //!
 //! Waking a sleeping thread costs tens of microseconds when its core has gone idle, several times what a packet
-//! costs. A worker whose sleeps turn out to be short therefore looks for work a little longer before it
-//! sleeps; one whose looking is in vain sleeps at once the next time. An idle worker never looks twice.
+//! costs. A worker whose sleeps turn out to be short therefore polls for a little while before it sleeps; one that
+//! polled in vain sleeps at once the next time. An idle worker never polls twice in a row.
 //!
-//! Where whoever brings the work shares the worker's core, looking is in vain and work is there the moment that the worker
-//! sleeps: it kept the other from running, and spent on it what the scheduler owes it, so that it runs late when there is
-//! work for it. Each such look doubles the number of short sleeps until the next one.
+//! If the producer of the work shares the worker's core, polling is in vain and work arrives the moment the worker
+//! sleeps: polling kept the producer from running and used up the worker's scheduling credit, so that it runs late
+//! when there is work. Each such poll doubles the number of short sleeps until the next one.
 
 use std::time::{Duration, Instant};
 
-/// For how long work is looked for instead of a sleep.
+/// How long to poll before sleeping.
 const POLL_WINDOW: Duration = Duration::from_micros(100);
-/// A sleep that was shorter than this was not worth it: it holds a wake-up, which alone takes half of this on a virtual
-/// machine, beside the time that looking would have taken.
+/// A sleep shorter than this was not worth it: it includes a wake-up, which alone takes half of this on a virtual
+/// machine, as well as the time that polling would have taken.
 const SHORT_SLEEP: Duration = Duration::from_micros(150);
 
-/// A sleep that was shorter than this, right after a vain look, was one that let somebody else run who brought the work.
+/// A sleep shorter than this, right after a vain poll, means that it let the producer of the work run.
 const AT_ONCE: Duration = Duration::from_micros(25);
-/// Vain looks in a row after which the pause between two of them does not grow any more.
+/// Number of consecutive vain polls after which the pause between polls stops growing.
 const MOST_VAIN: u32 = 8;
 
-/// Decides whether to look again, by how the last looks and sleeps went.
+/// Decides whether to poll, based on the last polls and sleeps.
 #[derive(Debug, Default)]
 pub(super) struct BusyPoll {
     /// The last sleep was short.
     worthwhile: bool,
-    /// The last look was in vain, and there was no sleep since.
+    /// The last poll was in vain, and there was no sleep since.
     looked: bool,
-    /// Looks in a row that kept others from running.
+    /// Consecutive polls that kept others from running.
     vain: u32,
-    /// Short sleeps until the next look.
+    /// Short sleeps until the next poll.
     pause: u32,
 }
 
 impl BusyPoll {
-    /// Looks for work with `ready` where that was worthwhile lately; true where there is some.
+    /// Polls `ready` if that was worthwhile lately; returns whether there is work.
     pub(super) fn poll(&mut self, mut ready: impl FnMut() -> bool) -> bool {
         if !self.worthwhile {
             return false;
@@ -53,7 +53,7 @@ impl BusyPoll {
                 }
                 std::hint::spin_loop();
             }
-            // No yielding: since Linux 6.18 that gives the whole share of the core away.
+            // No sched_yield: since Linux 6.18 that forfeits the whole share of the core.
             if begin.elapsed() > POLL_WINDOW {
                 self.worthwhile = false;
                 self.looked = true;
@@ -62,7 +62,7 @@ impl BusyPoll {
         }
     }
 
-    /// Sleeps, and remembers whether it was for long.
+    /// Sleeps and records for how long.
     pub(super) fn sleep<R>(&mut self, sleep: impl FnOnce() -> R) -> R {
         let begin = Instant::now();
         let result = sleep();
@@ -107,7 +107,7 @@ mod tests {
         assert!(!busy_poll.worthwhile);
     }
 
-    /// How many sleeps of this length there are before the next look, which is in vain.
+    /// Counts the sleeps of this length until the next poll, which is in vain.
     fn sleeps_until_look(busy_poll: &mut BusyPoll, time: Duration) -> u32 {
         let mut sleeps = 0;
         let mut looked = false;

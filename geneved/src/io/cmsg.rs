@@ -1,12 +1,12 @@
-//! Control messages: what the kernel says of a datagram, and what we ask for one.
+//! Control messages: metadata of received datagrams, and per-datagram options of sent ones.
 //!
-//! Reading and writing are plain byte work on the layout of `struct cmsghdr` (cmsg(3)): a length
-//! of native word size that includes the header, level, type, data, padding to a word.
+//! Both are encoded by hand in the layout of `struct cmsghdr` (cmsg(3)): a length of native word size that includes
+//! the header, level, type, data, padding to a word.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const HEADER: usize = 16;
-/// A word: what lengths are, and what each message begins on.
+/// A word: the size of the length field and the alignment of each message.
 const WORD: usize = 8;
 const _: () = {
     assert!(size_of::<usize>() == WORD);
@@ -14,31 +14,31 @@ const _: () = {
     assert!(align_of::<libc::cmsghdr>() <= WORD);
     assert!(std::mem::offset_of!(libc::cmsghdr, cmsg_level) == 8);
     assert!(std::mem::offset_of!(libc::cmsghdr, cmsg_type) == 12);
-    // The bytes begin on a word, and the next message does after each.
+    // The buffer is word-aligned, and so is each message after the first.
     assert!(align_of::<ControlMessages>() >= WORD);
     assert!(std::mem::offset_of!(ControlMessages, bytes).is_multiple_of(WORD));
     assert!(SEND_ROOM.is_multiple_of(WORD) && RECV_ROOM.is_multiple_of(WORD));
 };
-/// Room for the control messages of one received datagram.
+/// Buffer size for the control messages of one received datagram.
 pub(super) const RECV_ROOM: usize = 128;
-/// Room for the control messages of one train.
+/// Buffer size for the control messages of one train.
 pub(super) const SEND_ROOM: usize = 96;
 
-/// The kernel's notes on a received datagram.
+/// Metadata that the kernel attached to a received datagram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RxMetadata {
-    /// The length of each datagram of a train in bytes; 0 where it was one datagram.
+    /// Length of each datagram of a train in bytes; 0 if it was a single datagram.
     pub(super) segment: u16,
-    /// The local address that it was sent to.
+    /// Local address that it was sent to.
     pub(super) dst: Option<IpAddr>,
-    /// The index of the interface that received it, in the socket's namespace; 0 where that is not known. Of one that is a
-    /// port of a VRF its own, of one that is a port of a bridge the bridge's.
+    /// Index of the receiving interface, in the socket's namespace; 0 if unknown. For a port of a VRF it is the
+    /// port's own index, for a port of a bridge it is the bridge's.
     pub(super) interface: u32,
     /// TOS or traffic class: DSCP and ECN.
     pub(super) tos: u8,
 }
 
-/// Reads the control messages that `recvmsg` wrote; unknown ones are skipped.
+/// Parses the control messages that `recvmsg` wrote; unknown ones are skipped.
 #[inline]
 pub(super) fn read(control: &[u8]) -> RxMetadata {
     let mut notes = RxMetadata::default();
@@ -68,19 +68,19 @@ pub(super) fn read(control: &[u8]) -> RxMetadata {
 /// An entry of a socket's error queue (ip(7), `struct sock_extended_err`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct QueuedError {
-    /// The error number.
+    /// Error number.
     pub(super) number: i32,
-    /// An ICMP message says so, and not this host's own kernel.
+    /// Reported by an ICMP message, not by this host's own kernel.
     pub(super) of_icmp: bool,
-    /// What comes with it: the MTU, where the datagram was too big.
+    /// Additional value: the MTU if the datagram was too big.
     pub(super) info: u32,
-    /// Whose address an ICMP message came from.
+    /// Source address of the ICMP message.
     pub(super) by: Option<IpAddr>,
     /// The index of the interface that received the ICMP message, as in [`RxMetadata`].
     pub(super) interface: u32,
 }
 
-/// The error that an entry of a socket's error queue is about.
+/// Parses an entry of a socket's error queue.
 pub(super) fn error(control: &[u8]) -> Option<QueuedError> {
     // linux/errqueue.h
     const SO_EE_ORIGIN_LOCAL: u8 = 1;
@@ -92,7 +92,7 @@ pub(super) fn error(control: &[u8]) -> Option<QueuedError> {
             (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
         ) {
             let info = data.get(8..).map_or(0, int);
-            // The address of who reports it follows.
+            // The address of the reporting node follows.
             let by = data.get(EXTENDED_ERR..).and_then(super::backend::source);
             found = Some(QueuedError {
                 number: int(data),
@@ -136,7 +136,7 @@ fn int(data: &[u8]) -> i32 {
         .map_or(0, |_| i32::from_ne_bytes(word(data, 0)))
 }
 
-/// Control messages being written for a train.
+/// Encoder for the control messages of a train.
 #[repr(align(8))]
 #[derive(Clone, Debug)]
 pub(super) struct ControlMessages {
@@ -158,12 +158,12 @@ impl ControlMessages {
         self.used = 0;
     }
 
-    /// Asks for segments of `len` bytes (udp(7), `UDP_SEGMENT`).
+    /// Requests segmentation into `len` bytes (udp(7), `UDP_SEGMENT`).
     pub(super) fn segment(&mut self, len: u16) {
         self.push(libc::SOL_UDP, libc::UDP_SEGMENT, &len.to_ne_bytes());
     }
 
-    /// Asks for this TOS or traffic class.
+    /// Sets the TOS or traffic class.
     pub(super) fn tos(&mut self, ipv6: bool, tos: u8) {
         let (level, kind) = if ipv6 {
             (libc::IPPROTO_IPV6, libc::IPV6_TCLASS)
@@ -173,7 +173,7 @@ impl ControlMessages {
         self.push(level, kind, &i32::from(tos).to_ne_bytes());
     }
 
-    /// Asks for this TTL or hop limit.
+    /// Sets the TTL or hop limit.
     pub(super) fn ttl(&mut self, ipv6: bool, ttl: u8) {
         let (level, kind) = if ipv6 {
             (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT)

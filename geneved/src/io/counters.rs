@@ -1,14 +1,14 @@
 //! Counters of one link in one worker.
 //!
-//! Each worker writes its own set with plain loads and stores, so that counting costs no locked
-//! instruction; whoever reads adds the sets of all workers.
+//! Each worker writes its own set with plain loads and stores, so counting needs no locked instruction; readers add
+//! up the sets of all workers.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use libgeneve::drop::DropReason;
 use libgeneve::options::COUNTER_SLOTS;
 
-/// Which way a packet went.
+/// Direction of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrafficDirection {
     /// Wire to TUN.
@@ -17,7 +17,7 @@ pub enum TrafficDirection {
     Egress,
 }
 
-/// One worker's counters of one link, or of what belongs to no link.
+/// One worker's counters of one link, or of packets that belong to no link.
 #[derive(Debug)]
 pub struct WorkerCounters {
     traffic: [[AtomicU64; 2]; 2],
@@ -36,7 +36,7 @@ impl Default for WorkerCounters {
 }
 
 impl WorkerCounters {
-    /// Counts forwarded packets, as they are on the wire, and their inner bytes.
+    /// Counts forwarded packets, as seen on the wire, and their inner bytes.
     #[inline]
     pub(super) fn forwarded(&self, direction: TrafficDirection, packets: u64, bytes: u64) {
         let [p, b] = &self.traffic[direction as usize];
@@ -50,7 +50,7 @@ impl WorkerCounters {
         bump(&self.drops[direction as usize][reason as usize], packets);
     }
 
-    /// Counts packets that carried these known options, a bit for each slot of the schema.
+    /// Counts packets that carried these known options; each bit is a slot of the schema.
     #[inline]
     pub(super) fn options(&self, direction: TrafficDirection, slots: u32, packets: u64) {
         let mut left = slots;
@@ -61,7 +61,7 @@ impl WorkerCounters {
         }
     }
 
-    /// Adds what stands here to a sum.
+    /// Adds these counters to a sum.
     pub fn add_to(&self, sum: &mut LinkCounters) {
         let read = |direction: TrafficDirection| {
             let [p, b] = &self.traffic[direction as usize];
@@ -89,16 +89,16 @@ impl WorkerCounters {
     }
 }
 
-/// Only the owning worker writes, so a load and a store are enough.
+/// Only the owning worker writes, so a load and a store suffice.
 #[inline]
 fn bump(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
 }
 
-/// The counters of a link, added over all workers.
+/// Counters of a link, summed over all workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkCounters {
-    /// Packets from the wire that were handed to TUN; a super-packet counts as its segments.
+    /// Packets from the wire that were delivered to TUN; a super-packet counts as its segments.
     pub rx_packets: u64,
     /// Their inner bytes, IP header included.
     pub rx_bytes: u64,
@@ -126,7 +126,7 @@ impl Default for LinkCounters {
 }
 
 impl LinkCounters {
-    /// How many packets were dropped for each reason; only the reasons that occurred.
+    /// Packets dropped for each reason; only reasons that occurred.
     pub fn drops(
         &self,
         direction: TrafficDirection,
@@ -134,7 +134,7 @@ impl LinkCounters {
         self.ended(direction).filter(|(reason, _)| reason.is_drop())
     }
 
-    /// How many packets ended here, because they were for this host; only the reasons that occurred.
+    /// Packets that ended here because they were for this host, by reason; only reasons that occurred.
     pub fn consumed(
         &self,
         direction: TrafficDirection,
@@ -155,7 +155,7 @@ impl LinkCounters {
             .filter(|&(_, n)| n > 0)
     }
 
-    /// Packets that were dropped for one reason.
+    /// Packets dropped for one reason.
     #[must_use]
     pub fn drops_of(&self, direction: TrafficDirection, reason: DropReason) -> u64 {
         let counts = match direction {
@@ -174,7 +174,7 @@ impl LinkCounters {
             .unwrap_or(0)
     }
 
-    /// All packets that were dropped in one direction.
+    /// All packets dropped in one direction.
     #[must_use]
     pub fn dropped(&self, direction: TrafficDirection) -> u64 {
         self.drops(direction).map(|(_, n)| n).sum()

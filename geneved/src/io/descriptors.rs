@@ -1,17 +1,17 @@
-//! File descriptors: how many the process may have, how many are left, and the reserve.
+//! File descriptors: the process limit, how many are left, and the reserve.
 //!
-//! Sockets and queues of links are opened only as long as the reserve is not touched. From it come connections of the
-//! control socket, netlink, health checks, and what is needed to set right what is there.
+//! Links may open sockets and queues only while the reserve stays untouched. The reserve is for connections of the
+//! control socket, netlink, health checks, and repairs of existing objects.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Descriptors that are kept free for everything but links, where there are as many as that.
+/// Descriptors that are kept free for everything but links, if the limit is high enough.
 const RESERVE: u64 = 640;
 
-/// Has the soft limit be as high as the hard one. Nothing here uses select(2), for whose sake the usual one is low.
+/// Raises the soft limit to the hard one. The usual low default exists for select(2), which nothing here uses.
 pub fn raise_limit() {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return;
@@ -23,23 +23,23 @@ pub fn raise_limit() {
     }
 }
 
-/// How many descriptors links may have more, and of how many.
+/// How many more descriptors links may open, and the limit that applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DescriptorBudget {
-    /// The most that the process may have.
+    /// Limit of the process.
     pub limit: u64,
-    /// Those that are not open and not in the reserve.
+    /// Descriptors that are neither open nor in the reserve.
     pub left: u64,
 }
 
 impl DescriptorBudget {
-    /// Looks how it is now.
+    /// Reads the current state.
     #[must_use]
     pub fn now() -> Self {
         Self::with(open())
     }
 
-    /// As it would be for a process with the limit of this one after [`raise_limit`], and nothing open but this.
+    /// State of a process with this one's limit after [`raise_limit`] and `open` descriptors open.
     #[must_use]
     pub fn with(open: u64) -> Self {
         let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard);
@@ -49,7 +49,7 @@ impl DescriptorBudget {
         }
     }
 
-    /// Why so many more cannot be had; `None` if they can be.
+    /// Explains why `needed` more descriptors are not available; `None` if they are.
     #[must_use]
     pub fn refuse(self, needed: usize) -> Option<String> {
         let DescriptorBudget { limit, left } = self;
@@ -61,22 +61,22 @@ impl DescriptorBudget {
     }
 }
 
-/// What is kept free: no more than a quarter of what there is.
+/// Size of the reserve: no more than a quarter of the limit.
 fn reserve(limit: u64) -> u64 {
     RESERVE.min(limit / 4)
 }
 
-/// How many connections one of the daemon's sockets may have, so that the reserve holds them.
+/// Maximum number of connections on one of the daemon's sockets, so that the reserve suffices for them.
 #[must_use]
 pub fn connections(most: usize) -> usize {
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((u64::MAX, u64::MAX));
     usize::try_from(soft / 8).map_or(most, |share| share.min(most))
 }
 
-/// Descriptors that are open.
+/// Number of open descriptors.
 fn open() -> u64 {
     const OWN: &str = "/proc/self/fd";
-    // Linux tells their number as the size of the directory since 6.2.
+    // Since Linux 6.2 it is the size of the directory.
     match fs::metadata(OWN).map(|found| found.size()) {
         Ok(size) if size > 0 => size,
         _ => fs::read_dir(OWN).map_or(0, |entries| entries.count() as u64),
@@ -108,7 +108,7 @@ mod tests {
         let files: Vec<_> = (0..20)
             .map(|_| fs::File::open("/dev/null").unwrap())
             .collect();
-        // Other tests open and close some meanwhile.
+        // Other tests open and close descriptors meanwhile.
         assert!(open() + 10 > before + 20, "{before} {}", open());
         drop(files);
         assert_eq!((reserve(400), reserve(1 << 20)), (100, RESERVE));

@@ -1,4 +1,4 @@
-//! Offload features of the underlay's device, as `ethtool -k` shows them.
+//! Offload features of the underlay device, as `ethtool -k` shows them.
 
 use std::io;
 use std::net::{IpAddr, UdpSocket};
@@ -15,7 +15,7 @@ const STRING: usize = 32;
 
 nix::ioctl_readwrite_bad!(ethtool, libc::SIOCETHTOOL, libc::ifreq);
 
-/// Whether the device cuts encapsulated super-packets, or passes them on uncut.
+/// Whether the device segments encapsulated super-packets, or passes them on unsegmented.
 pub(super) fn cuts_tunnels(device: &str) -> io::Result<bool> {
     let wanted = ["tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation"];
     let names = names(device)?;
@@ -31,7 +31,7 @@ pub(super) fn cuts_tunnels(device: &str) -> io::Result<bool> {
     Ok(wanted.into_iter().all(on))
 }
 
-/// The interface that has this address.
+/// Returns the interface that has this address.
 pub(super) fn device_of(addr: IpAddr) -> Option<String> {
     let interfaces = nix::ifaddrs::getifaddrs().ok()?;
     interfaces
@@ -45,11 +45,11 @@ pub(super) fn device_of(addr: IpAddr) -> Option<String> {
         .next()
 }
 
-/// The names of the feature bits.
+/// Returns the names of the feature bits.
 fn names(device: &str) -> io::Result<Vec<String>> {
-    // struct ethtool_sset_info: command, reserved, mask, one count for the set that was asked for.
+    // struct ethtool_sset_info: command, reserved, mask, one count for the requested set.
     let mut info = [ETHTOOL_GSSET_INFO, 0, 1 << ETH_SS_FEATURES, 0, 0];
-    // SAFETY: the answer is as long as the question, and has one count for the only bit that is set.
+    // SAFETY: the answer is as long as the request and has one count, for the only bit that is set.
     unsafe { call(device, &mut info) }?;
     let count = info[4] as usize;
     if count == 0 {
@@ -58,8 +58,8 @@ fn names(device: &str) -> io::Result<Vec<String>> {
     // struct ethtool_gstrings: command, set, length, strings of 32 bytes.
     let mut strings = vec![0u32; 3 + count * STRING / 4];
     strings[..3].copy_from_slice(&[ETHTOOL_GSTRINGS, ETH_SS_FEATURES, count as u32]);
-    // SAFETY: the kernel writes as many strings as the set has, which is what it said just now: the set of features is part
-    // of the kernel and the same for all devices.
+    // SAFETY: the kernel writes as many strings as the set has, which is the count it just returned: the set of
+    // features is part of the kernel and the same for all devices.
     unsafe { call(device, &mut strings) }?;
     let bytes: Vec<u8> = strings[3..]
         .iter()
@@ -73,13 +73,13 @@ fn names(device: &str) -> io::Result<Vec<String>> {
     Ok(bytes.chunks_exact(STRING).map(text).collect())
 }
 
-/// The words of bits that are on.
+/// Returns the words of active feature bits.
 fn active(device: &str, features: usize) -> io::Result<Vec<u32>> {
     // struct ethtool_gfeatures: command, size, blocks of available, requested, active, never changed.
     let blocks = features.div_ceil(32);
     let mut request = vec![0u32; 2 + 4 * blocks];
     request[..2].copy_from_slice(&[ETHTOOL_GFEATURES, blocks as u32]);
-    // SAFETY: the kernel writes no more blocks than `size` says, and there is room for so many.
+    // SAFETY: the kernel writes no more blocks than `size` says, and there is room for that many.
     unsafe { call(device, &mut request) }?;
     Ok(request[2..].chunks_exact(4).map(|block| block[2]).collect())
 }
@@ -87,13 +87,13 @@ fn active(device: &str, features: usize) -> io::Result<Vec<u32>> {
 /// `SIOCETHTOOL`; `data` begins with the command.
 ///
 /// # Safety
-/// `data` is as long as what the kernel reads and writes for the command.
+/// `data` must be as long as what the kernel reads and writes for the command.
 unsafe fn call(device: &str, data: &mut [u32]) -> io::Result<()> {
     let socket = UdpSocket::bind(("0.0.0.0", 0))?;
     let mut request = interface_request(device)?;
     request.ifr_ifru.ifru_data = data.as_mut_ptr().cast();
-    // SAFETY: the request and `data`, to which it points, live until the call returns; the caller vouches for the length of
-    // `data`.
+    // SAFETY: the request and `data`, to which it points, live until the call returns; the caller vouches for the
+    // length of `data`.
     unsafe { ethtool(socket.as_raw_fd(), &raw mut request) }?;
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! System calls that are made at once and not queued: sending again what was refused, and trying out tunnel GSO.
+//! Synchronous system calls: sending refused datagrams again, and testing tunnel GSO.
 //!
-//! Off the packet path. The backends that talk to the kernel share them.
+//! Off the packet path. Shared by the backends that talk to the kernel.
 
 use std::fs;
 use std::io;
@@ -8,16 +8,16 @@ use std::os::fd::RawFd;
 
 use super::backend::Checksum;
 
-/// Sends a datagram, or a train.
+/// Sends a datagram or a train.
 ///
 /// # Safety
-/// `message` and all that it points to must be valid for reading, and `socket` open.
+/// `message` and everything it points to must be valid for reading, and `socket` open.
 pub(super) unsafe fn send(
     socket: RawFd,
     message: *const libc::msghdr,
     checksum: Checksum,
 ) -> Result<(), i32> {
-    // What is put together in several steps is not left to the network card (`__ip_append_data`).
+    // The kernel does not offload the checksum of a corked datagram (`__ip_append_data`).
     let more = match checksum {
         Checksum::Offloaded => 0,
         Checksum::Finished => libc::MSG_MORE,
@@ -33,7 +33,7 @@ pub(super) unsafe fn send(
     }
 }
 
-/// Lets the datagram go that was put together on a socket.
+/// Uncorks a socket, which sends the datagram built up on it.
 fn uncork(socket: RawFd) -> Result<(), i32> {
     let off: libc::c_int = 0;
     // SAFETY: the kernel reads four bytes from `off`, which lives until the call returns.
@@ -49,10 +49,10 @@ fn uncork(socket: RawFd) -> Result<(), i32> {
     if rc == 0 { Ok(()) } else { Err(last_error()) }
 }
 
-/// Writes to the device for tunnel GSO; whether the kernel's count of forwarded packets grew.
+/// Writes to the tunnel GSO device; returns whether the kernel's count of forwarded packets grew.
 ///
 /// # Safety
-/// The iovecs and all that they point to must be valid for reading, and `device` open.
+/// The iovecs and everything they point to must be valid for reading, and `device` open.
 pub(super) unsafe fn write_watched(device: RawFd, iovs: &[libc::iovec]) -> bool {
     let before = forwarded();
     // SAFETY: the caller vouches for the iovecs; the kernel only reads what they point to.
@@ -60,7 +60,7 @@ pub(super) unsafe fn write_watched(device: RawFd, iovs: &[libc::iovec]) -> bool 
     written > 0 && before.is_some() && forwarded() > before
 }
 
-/// The kernel's count of packets that passed its forwarding (RFC 4293, `ipForwDatagrams`).
+/// The kernel's count of forwarded packets (RFC 4293, `ipForwDatagrams`).
 fn forwarded() -> Option<u64> {
     let text = fs::read_to_string("/proc/thread-self/net/snmp").ok()?;
     let mut lines = text.lines().filter(|line| line.starts_with("Ip:"));

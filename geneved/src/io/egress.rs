@@ -1,8 +1,7 @@
-//! TUN to wire: packets of a turn become trains.
+//! TUN to wire: the packets of a turn become trains.
 //!
-//! What a packet means is decided by `libgeneve::datapath`; here its segments are gathered into
-//! trains, which are queued when they are full, when their flow needs another shape, and at the
-//! end of the turn.
+//! `libgeneve::datapath` decides what happens to a packet; here its segments are gathered into trains, which are
+//! queued when they are full, when their flow needs a different train, and at the end of the turn.
 
 use std::ops::Range;
 use std::os::fd::AsRawFd;
@@ -31,19 +30,19 @@ use super::tunnel_gso::TunRead;
 use super::udp::{AddressFamily, SourcePortChoice, SourcePortPool};
 use super::worker::{LinkSlot, Worker};
 
-/// Trains that may be open for more segments at once.
+/// Maximum number of trains that are open for more segments at once.
 const OPEN_TRAINS: usize = 16;
 
-/// Trains that the largest super-packet may need, cut into the smallest segments.
+/// Trains that the largest super-packet may need when cut into the smallest segments.
 const SCARCE: usize = libgeneve::offload::segments::MAX_SPLIT_SEGMENTS / MAX_TRAIN_SEGMENTS + 2;
 
 /// The trains of one worker.
 pub(super) struct Trains {
-    /// Never moved: the kernel reads message headers out of it.
+    /// Never moved: the kernel reads message headers from it.
     slots: Box<[Train]>,
     free: Vec<u32>,
     open: Vec<u32>,
-    /// Full, and to be sent datagram by datagram, because their host or their socket takes no trains.
+    /// Full trains that are to be sent datagram by datagram, because their host or socket does not take trains.
     apart: Vec<u32>,
 }
 
@@ -61,23 +60,23 @@ impl Trains {
         &mut self.slots[id as usize]
     }
 
-    /// Whether the next super-packet might not find the trains that it needs.
+    /// Whether there may be too few free trains for the next super-packet.
     pub(super) fn scarce(&self) -> bool {
         self.free.len() < SCARCE
     }
 
-    /// Trains that are filled or under way.
+    /// Number of trains that are being filled or in flight.
     pub(super) fn in_use(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
-    /// Gives the slot of a finished train back, and lets go of its socket.
+    /// Frees the slot of a finished train and releases its socket.
     pub(super) fn finish(&mut self, id: u32) {
         self.slots[id as usize].pool = None;
         self.free.push(id);
     }
 
-    /// The next train that is to be sent datagram by datagram; the oldest first.
+    /// Takes the oldest train that is to be sent datagram by datagram.
     pub(super) fn next_apart(&mut self) -> Option<u32> {
         (!self.apart.is_empty()).then(|| self.apart.remove(0))
     }
@@ -90,7 +89,7 @@ impl Trains {
         self.open.clear();
     }
 
-    /// Queues the open train of `key`, so that what takes another way does not overtake it.
+    /// Queues the open train of `key`, so that packets sent another way do not overtake it.
     pub(super) fn queue_key(&mut self, io: &mut impl PacketIo, key: &TrainKey) {
         if let Some(at) = self
             .open
@@ -106,9 +105,10 @@ impl Trains {
         let train = &mut self.slots[id as usize];
         if train.sending == SendMode::Together {
             let (socket, message) = (train.key.socket, train.message());
-            // SAFETY: the train's pool keeps the socket open until the train is finished. The message lies in its slot and
-            // points there and to what `push` was promised; nobody opens or changes a train that is in neither `open` nor
-            // `free`, and it gets there again only once it was reported as sent. The backend is dropped before all of this.
+            // SAFETY: the train's pool keeps the socket open until the train is finished. The message lies in its
+            // slot and points into the slot and to memory that `push` was promised stays valid; nobody opens or
+            // changes a train that is in neither `open` nor `free`, and it returns there only after it was reported
+            // as sent. The backend is dropped before all of this.
             unsafe { io.send(id, socket, message) };
         } else {
             self.apart.push(id);
@@ -155,17 +155,17 @@ impl Trains {
     }
 }
 
-/// What the segments of one packet need of their train.
+/// What the segments of one packet require of their train.
 pub(super) struct TrainRequest {
     pub(super) key: TrainKey,
     pub(super) forward: Forward,
     pub(super) source: SourcePortChoice,
     sending: SendMode,
-    /// The packet must leave whole: the operator or the way to the host demands it.
+    /// The operator or the path to the host demands single datagrams with finished checksums.
     whole: bool,
 }
 
-/// Takes the segments of one packet into trains.
+/// Sink that puts the segments of one packet into trains.
 pub(super) struct TrainSink<'a, B> {
     pub(super) trains: &'a mut Trains,
     pub(super) io: &'a mut B,
@@ -174,13 +174,13 @@ pub(super) struct TrainSink<'a, B> {
     pub(super) pool: &'a Arc<SourcePortPool>,
     pub(super) map: PoolLayout,
     pub(super) buffer_id: (PoolKind, BufferId),
-    /// Where the inner packet begins in its buffer.
+    /// Offset of the inner packet in its buffer.
     pub(super) start: usize,
-    /// Bytes of each segment's header that go before the inner packet.
+    /// Bytes of each segment's header that precede the inner packet.
     pub(super) before: usize,
-    /// Trains that hold the packet's buffer.
+    /// Number of trains that hold the packet's buffer.
     pub(super) holds: u16,
-    /// Segments for which there was no train.
+    /// Segments for which no train was free.
     pub(super) lost: u64,
 }
 
@@ -198,10 +198,11 @@ impl<B: PacketIo> SegmentSink for TrainSink<'_, B> {
         let place = self
             .map
             .iovec(self.buffer_id.1, self.start + payload.start, payload.len());
-        // SAFETY: `with_room` gave a train that it fits. The payload lies in a mapping that outlives the backend; its buffer is
-        // held by whoever cuts the packet, who then holds it once for each train that has it among its `bids`.
+        // SAFETY: `with_room` gave a train that the segment fits into. The payload lies in a mapping that outlives
+        // the backend; its buffer is held by the caller that cuts the packet, which then holds it once for each train
+        // that has it among its `bids`.
         unsafe { train.push(header, self.before, place) };
-        // What is wholly in the header needs no buffer.
+        // A segment that lies entirely in the header needs no buffer.
         if !payload.is_empty() && train.buffer_ids.last() != Some(&self.buffer_id) {
             train.buffer_ids.push(self.buffer_id);
             self.holds += 1;
@@ -209,25 +210,25 @@ impl<B: PacketIo> SegmentSink for TrainSink<'_, B> {
     }
 }
 
-/// A packet in a buffer, parsed.
+/// A parsed packet in a buffer.
 #[derive(Clone, Copy)]
 pub(super) struct BufferedPacket {
-    /// The link that it came on.
+    /// Link that it arrived on.
     pub(super) link: LinkIndex,
     pub(super) side: PoolKind,
     pub(super) buffer_id: BufferId,
-    /// Where the IP packet begins in the buffer.
+    /// Offset of the IP packet in the buffer.
     pub(super) start: usize,
-    /// Bytes of the Ethernet header before it that travel with it.
+    /// Bytes of the Ethernet header before it that are sent with it.
     pub(super) frame_len: usize,
     pub(super) vnet: VnetHdr,
     pub(super) packet: Packet,
-    /// What it is on the wire.
+    /// Its size on the wire.
     pub(super) size: WireSize,
 }
 
 impl<B: PacketIo> Worker<B> {
-    /// One packet from TUN.
+    /// Handles one packet from TUN.
     pub(super) fn on_tun(&mut self, tables: &Tables, slot: u32, buffer_id: BufferId, len: usize) {
         self.tun_buffers.hold(buffer_id);
         let staged = self.taps.inner;
@@ -331,8 +332,8 @@ impl<B: PacketIo> Worker<B> {
         }
     }
 
-    /// Sends a packet to another host, or lets it wait for its rates; `read` is there for one that came from TUN and may be
-    /// handed over uncut.
+    /// Sends a packet to another host, or queues it until its rate limits allow; `read` is set for a packet from TUN
+    /// that may be handed over uncut.
     pub(super) fn send(
         &mut self,
         held: &BufferedPacket,
@@ -443,7 +444,7 @@ impl<B: PacketIo> Worker<B> {
         }
     }
 
-    /// Gives a packet from TUN to a TUN interface: its flow's other end is on this host, too.
+    /// Writes a packet from TUN to a TUN interface, because the other end of its flow is on this host, too.
     pub(super) fn hairpin(
         &mut self,
         exit: LinkIndex,
@@ -484,15 +485,15 @@ impl<B: PacketIo> Worker<B> {
         unsafe { write.push((PoolKind::Tun, held.buffer_id), place) };
         self.tun_buffers.hold(held.buffer_id);
         let queue = there.queue.as_raw_fd();
-        // SAFETY: a link's queue is closed when no write is under way; the slot is used again after `Wrote`, and what was pushed
-        // is held until then.
+        // SAFETY: a link's queue is closed only when no write is in flight; the slot is reused only after `Wrote`,
+        // and everything pushed is held until then.
         unsafe { self.io.write(id, queue, write.iovs()) };
         Ok(())
     }
 }
 
-/// The train that a packet asks for, or why there is none: the host's address family has no socket. `frame` is the length
-/// of the Ethernet header that travels with it and is not in the way's own prefix.
+/// Returns the train that a packet needs, or `Err` if the host's address family has no socket. `frame` is the length
+/// of the Ethernet header that is sent with it and is not in the next hop's own prefix.
 pub(super) fn train_request(
     here: &LinkSlot,
     forward: Forward,
@@ -514,10 +515,10 @@ pub(super) fn train_request(
     };
     let sending = match (source.checksum, whole) {
         (true, true) => SendMode::Whole,
-        // The kernel takes no trains of what it has to fragment.
+        // The kernel refuses trains that it would have to fragment.
         (true, false) if forward.outer.fragment => SendMode::Apart,
         (true, false) if here.gso && forward.host.gso() => SendMode::Together,
-        // What has no checksum leaves whole by itself.
+        // Datagrams without a checksum are sent one by one.
         _ => SendMode::Apart,
     };
     Ok(TrainRequest {

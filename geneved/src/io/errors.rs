@@ -1,9 +1,9 @@
-//! What came back of what was sent: the sockets' error queues, read as they fill, and judged.
+//! Error queues of the sending sockets: read as they fill, and judged.
 //!
-//! An ICMP error lands in the error queue of the socket that it quotes the port of, whoever sent it. The main thread
-//! hears of it by an epoll descriptor of its own, and reads a bounded share a round; what is not read yet is bounded by
-//! the sockets' small receive buffers. The error that the kernel also leaves pending at the socket costs the next send
-//! from there, which is tried again ([`super::recover`]).
+//! An ICMP error is queued on the socket whose port it quotes, whoever sent it. The main thread is notified through
+//! an epoll descriptor of its own and reads a bounded share per round; the backlog is bounded by the sockets' small
+//! receive buffers. The kernel also leaves the error pending on the socket, where it fails the next send, which is
+//! then retried ([`super::recover`]).
 
 use std::collections::HashMap;
 use std::io;
@@ -24,15 +24,16 @@ use super::engine::SendErrors;
 use super::rx_interfaces::RxInterfaces;
 use super::udp::SourcePortPool;
 
-/// Sockets that are looked at in a round.
+/// Maximum number of sockets read per round.
 const SOCKETS: usize = 64;
-/// Errors that are read from one socket in a round: each leaves the next one pending, which a send meets meanwhile.
+/// Maximum number of errors read from one socket per round. Reading one leaves the next one pending, and a send may
+/// run into it meanwhile.
 const ERRORS_PER_ROUND: usize = 4;
-/// Bytes of a quote that are looked at: the longest header of an encapsulation, an Ethernet header, an IP header with
-/// the extension headers that are usual, and the ports.
+/// Bytes of a quoted packet that are examined: the longest encapsulation header, an Ethernet header, an IP header
+/// with the usual extension headers, and the ports.
 const QUOTED: usize = 512;
 
-/// What the main thread hears of the sockets that are sent from.
+/// Watches the error queues of the sending sockets.
 #[derive(Debug)]
 pub(super) struct ErrorQueues {
     epoll: Epoll,
@@ -41,24 +42,24 @@ pub(super) struct ErrorQueues {
     forged: AtomicU64,
 }
 
-/// What was made of an ICMP error.
+/// Verdict on an ICMP error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum ErrorVerdict {
-    /// It may be true.
+    /// Credible.
     Believed,
-    /// Nothing left for that host from that port lately.
+    /// Nothing was sent to that host from that port lately.
     NotSent,
-    /// What it quotes is not of any link.
+    /// The quoted packet does not belong to any link.
     NotOurs,
-    /// What left fits the MTU that it reports.
+    /// The packets sent fit the MTU that it reports.
     Fits,
-    /// It came in by an interface that is none of the underlay's: a tenant can quote any datagram.
+    /// It arrived on an interface that is not part of the underlay: a tenant can quote any datagram.
     NotFromUnderlay,
 }
 
 impl ErrorVerdict {
-    /// All of them.
+    /// All verdicts.
     pub const ALL: [ErrorVerdict; 5] = [
         ErrorVerdict::Believed,
         ErrorVerdict::NotSent,
@@ -67,7 +68,7 @@ impl ErrorVerdict {
         ErrorVerdict::NotFromUnderlay,
     ];
 
-    /// The word in metrics.
+    /// Keyword in metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -90,21 +91,22 @@ impl From<ErrorRejection> for ErrorVerdict {
     }
 }
 
-/// What follows from errors at once. Hosts that cannot be reached are told by [`Engine::refusals`](super::Engine::refusals).
+/// Consequence of an error that takes effect at once. Unreachable hosts are reported by
+/// [`Engine::refusals`](super::Engine::refusals).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnderlayEvent {
-    /// The path to a host is said to be narrower than what was sent, and that may be true.
+    /// A credible report says that the path to a host is narrower than what was sent.
     PathMtu {
         /// The host's address.
         host: IpAddr,
         /// Bytes of outer IP packet.
         mtu: u32,
-        /// Whose address the error came from.
+        /// Source address of the error.
         by: IpAddr,
-        /// Why it may be true.
+        /// Why it is credible.
         evidence: PathMtuEvidence,
     },
-    /// This host's own kernel sends no longer packets to a host.
+    /// This host's own kernel does not send longer packets to a host.
     OwnMtu {
         /// The host's address.
         host: IpAddr,
@@ -114,10 +116,10 @@ pub enum UnderlayEvent {
 }
 
 impl ErrorQueues {
-    /// None yet.
+    /// Returns an instance that watches no socket yet.
     ///
     /// # Errors
-    /// Where epoll cannot be set up.
+    /// If epoll cannot be set up.
     pub(super) fn new() -> io::Result<Self> {
         Ok(ErrorQueues {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
@@ -127,32 +129,33 @@ impl ErrorQueues {
         })
     }
 
-    /// Hears of these sockets until they are closed.
+    /// Watches these sockets until they are closed.
     pub(super) fn watch(&self, pool: &SourcePortPool) {
         pool.each_socket(|socket| {
-            // Errors are told without being asked for.
+            // epoll reports errors without being asked to.
             let event = EpollEvent::new(EpollFlags::empty(), name(pool.serial, socket));
-            // SAFETY: the pool, which the caller holds, keeps the descriptor open; closing it ends this by itself.
+            // SAFETY: the pool, which the caller holds, keeps the descriptor open; closing it removes it from epoll.
             let socket = unsafe { BorrowedFd::borrow_raw(socket) };
-            // One that is heard of already stays as it is; one that cannot be heard of is still sent from, and its
-            // queue is bounded.
+            // A socket that is watched already stays as it is; one that cannot be watched is still used for sending,
+            // and its queue is bounded.
             let _ = self.epoll.add(socket, event);
         });
     }
 
-    /// The descriptor that is readable while there are errors.
+    /// Returns the descriptor that is readable while there are errors.
     ///
     /// # Errors
-    /// Where there are no more descriptors.
+    /// If no more descriptors are available.
     pub(super) fn descriptor(&self) -> io::Result<AsyncFd<OwnedFd>> {
         let own = self.epoll.0.as_fd().try_clone_to_owned()?;
-        // SAFETY: an `OwnedFd` is the same descriptor, and open, for as long as it lives, and nobody takes it out.
+        // SAFETY: the `OwnedFd` is moved in and not taken out again, so it stays the same open descriptor for as long
+        // as the `AsyncFd` lives.
         let readable = unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) };
         Ok(readable?)
     }
 
-    /// Reads and judges a share of the errors of these pools' sockets, and believes those that `believed` interfaces received; what follows from them is given to `tell`. Returns
-    /// whether there may be more.
+    /// Reads and judges a bounded share of the errors of these pools' sockets. Only errors received on `believed`
+    /// interfaces are trusted; consequences are passed to `tell`. Returns whether there may be more.
     pub(super) fn read(
         &self,
         cx: &PacketContext<'_>,
@@ -166,7 +169,8 @@ impl ErrorQueues {
         };
         for event in &ready[..count] {
             let (serial, socket) = of_name(event.data());
-            // The pool of an event that comes late is gone, and its number may be another's by now.
+            // A late event may refer to a pool that is gone, and its descriptor's number may be in use by another
+            // one.
             let pool = pools.iter().find(|pool| pool.serial == serial);
             if let Some(port) = pool.and_then(|pool| pool.port_of(socket)) {
                 self.read_socket(cx, believed, socket, port, tell);
@@ -186,7 +190,7 @@ impl ErrorQueues {
         let mut quoted = [0; QUOTED];
         for _ in 0..ERRORS_PER_ROUND {
             let Some((error, about, len)) = read_one(socket, &mut quoted) else {
-                // The queue was full when an error came: it is pending all the same.
+                // The queue was full when an error arrived, which is pending nevertheless.
                 forget_pending(socket);
                 return;
             };
@@ -198,7 +202,7 @@ impl ErrorQueues {
                 }
                 continue;
             }
-            // This host's own kernel says by loopback that a neighbour does not answer.
+            // If a neighbour does not answer, this host's own kernel reports it over loopback.
             let rx = believed.of(error.interface);
             if !matches!(rx, RxInterface::Underlay | RxInterface::Loopback) {
                 self.count(ErrorVerdict::NotFromUnderlay);
@@ -237,17 +241,17 @@ impl ErrorQueues {
         self.counts[verdict as usize].fetch_add(1, Relaxed);
     }
 
-    /// How many came in since the last call that no interface of the underlay received.
+    /// Takes the number of errors since the last call that did not arrive on an underlay interface.
     pub(super) fn take_forged(&self) -> u64 {
         self.forged.swap(0, Relaxed)
     }
 
-    /// How many errors came to each verdict.
+    /// Returns the number of errors by verdict.
     pub(super) fn counts(&self) -> [(ErrorVerdict, u64); ErrorVerdict::ALL.len()] {
         ErrorVerdict::ALL.map(|verdict| (verdict, self.counts[verdict as usize].load(Relaxed)))
     }
 
-    /// Something was sent to the host lately, so there are no more of these than hosts.
+    /// Records an unreachable host. Something was sent to it lately, so there are no more entries than hosts.
     fn note_refusal(&self, host: IpAddr, error: i32) {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         let refusals = refusals.entry(host).or_insert_with(|| SendErrors {
@@ -260,14 +264,14 @@ impl ErrorQueues {
         refusals.count += 1;
     }
 
-    /// What errors said since the last call, host by host.
+    /// Takes the errors since the last call, by host.
     pub(super) fn take_refusals(&self) -> Vec<SendErrors> {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         refusals.drain().map(|(_, refusals)| refusals).collect()
     }
 }
 
-/// A socket's name among the events.
+/// Packs a pool's serial number and a socket into an epoll event's data.
 fn name(serial: u32, socket: RawFd) -> u64 {
     u64::from(serial) << 32 | u64::from(socket.cast_unsigned())
 }
@@ -276,8 +280,8 @@ fn of_name(name: u64) -> (u32, RawFd) {
     ((name >> 32) as u32, (name as u32).cast_signed())
 }
 
-/// Takes one error from the queue (ip(7), `IP_RECVERR`): what it says, the address and port that the datagram was for, and
-/// how many bytes of its payload are quoted.
+/// Takes one error from the queue (ip(7), `IP_RECVERR`): the error, the destination of the datagram, and how many
+/// bytes of its payload are quoted.
 fn read_one(
     socket: RawFd,
     quoted: &mut [u8; QUOTED],
@@ -299,8 +303,8 @@ fn read_one(
         message.msg_iovlen = 1;
         message.msg_control = control.0.as_mut_ptr().cast();
         message.msg_controllen = control.0.len();
-        // SAFETY: the kernel writes at most msg_namelen bytes into `from`, msg_controllen into `control` and iov_len into
-        // `quoted`, all of which live through the call.
+        // SAFETY: the kernel writes at most msg_namelen bytes into `from`, msg_controllen into `control` and iov_len
+        // into `quoted`, all of which live through the call.
         let rc = unsafe {
             libc::recvmsg(
                 socket,
@@ -313,14 +317,14 @@ fn read_one(
             .0
             .get(..message.msg_controllen)
             .and_then(cmsg::error);
-        // What says nothing is none.
+        // Entries without an error or a destination are skipped.
         if let (Some(error), Some(about)) = (error, source(&from)) {
             return Some((error, about, len.min(QUOTED)));
         }
     }
 }
 
-/// Takes the pending error from the socket (socket(7), `SO_ERROR`).
+/// Clears the socket's pending error (socket(7), `SO_ERROR`).
 fn forget_pending(socket: RawFd) {
     let mut error: libc::c_int = 0;
     let mut len = size_of::<libc::c_int>() as libc::socklen_t;

@@ -1,26 +1,28 @@
-//! Whose packets are next: those that were read wait by the TUN queue or socket that they came from, and these take turns.
+//! Fair queueing between TUN queues and sockets: packets that were read wait in a queue per source, and the sources
+//! take turns.
 //!
-//! Deficit round robin (RFC 8290 uses the same), by what a packet or train costs to forward rather than by bytes: a train of
-//! sixty small datagrams is the work of sixty. Whoever has few waiting is served within one round, however many others have.
+//! Deficit round robin (RFC 8290 uses the same), weighted by what a packet or train costs to forward rather than by
+//! bytes: a train of sixty small datagrams is the work of sixty. A source with few waiting packets is served within
+//! one round, however many others have.
 
 use std::collections::VecDeque;
 
-/// What a source may spend before the next one is served, in units of [`cost`]: one train of datagrams.
+/// Cost that a source may spend before the next one is served, in units of [`cost`]: one train of datagrams.
 const SOURCE_QUANTUM: i32 = 64;
 
-/// What it costs to forward a packet or a train of `datagrams`, `len` bytes in all. One small packet costs 1.
+/// Cost to forward a packet or a train of `datagrams`, `len` bytes in total. One small packet costs 1.
 pub(super) fn cost(datagrams: usize, len: usize) -> i32 {
     (datagrams + len / 4096) as i32
 }
 
-/// Packets that wait, by source. Sources are numbered from 0; each has a place that is made before its first packet.
+/// Queue of packets by source. Sources are numbered from 0; each must be added before its first packet.
 #[derive(Debug)]
 pub(super) struct FairQueue<T> {
-    /// Places for packets; a chain of them for each source, and one of those that are free.
+    /// Slab of packets with intrusive lists: one list for each source, and the free list.
     packets: Vec<QueuedPacket<T>>,
     free: Option<u32>,
     sources: Vec<SourceQueue>,
-    /// The sources that have packets waiting, the next one first.
+    /// Sources with waiting packets, in the order in which they are served.
     round: VecDeque<u32>,
 }
 
@@ -39,7 +41,7 @@ struct SourceQueue {
 }
 
 impl<T> FairQueue<T> {
-    /// A queue with room for so many packets.
+    /// Returns a queue with room for this many packets.
     pub(super) fn new(packets: usize) -> Self {
         let chain = (0..packets as u32).map(|at| QueuedPacket {
             what: None,
@@ -54,7 +56,7 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// Makes the place of a source.
+    /// Adds a source.
     pub(super) fn add_source(&mut self, source: u32) {
         let needed = source as usize + 1;
         if self.sources.len() < needed {
@@ -62,7 +64,7 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// Whether nothing waits.
+    /// Whether no packet waits.
     pub(super) fn is_empty(&self) -> bool {
         self.round.is_empty()
     }
@@ -72,7 +74,7 @@ impl<T> FairQueue<T> {
         self.round.len() > 1
     }
 
-    /// Adds a packet. There are never more of them than buffers, for which there is room; one beyond that comes back.
+    /// Adds a packet. There is room for as many as there are buffers; a packet beyond that is returned.
     pub(super) fn push(&mut self, source: u32, cost: i32, what: T) -> Result<(), T> {
         let (Some(at), Some(queue)) = (self.free, self.sources.get_mut(source as usize)) else {
             return Err(what);
@@ -91,7 +93,7 @@ impl<T> FairQueue<T> {
         Ok(())
     }
 
-    /// The next packet, and what it costs.
+    /// Takes the next packet, with its cost.
     pub(super) fn pop(&mut self) -> Option<(T, i32)> {
         let source = loop {
             let source = *self.round.front()?;

@@ -1,7 +1,7 @@
-//! Frames of Ethernet links: TAP to wire, to one host or to all of a list, and what belongs to no flow into TAP.
+//! Frames of Ethernet links: TAP to wire, to one host or a flood list, and frames that belong to no flow to TAP.
 //!
-//! What a frame means is decided by `libgeneve::datapath`; its IP packet is cut, gathered and merged as that of any other
-//! link, with its Ethernet header before each piece.
+//! `libgeneve::datapath` decides what happens to a frame; its IP packet is segmented, gathered and merged like that
+//! of any other link, with its Ethernet header before each piece.
 
 use std::ops::Range;
 use std::os::fd::AsRawFd;
@@ -30,7 +30,7 @@ use super::tunnel_gso::TunRead;
 use super::worker::Worker;
 
 impl<B: PacketIo> Worker<B> {
-    /// One frame from TAP.
+    /// Forwards one frame from TAP.
     pub(super) fn encapsulate_frame(
         &mut self,
         tables: &Tables,
@@ -74,7 +74,7 @@ impl<B: PacketIo> Worker<B> {
         }
     }
 
-    /// Sends a frame to its host, or to each of several, or gives it back to the TAP interface.
+    /// Sends a frame to its host or to several, or writes it back to the TAP interface.
     fn send_frame(
         &mut self,
         link: &Link,
@@ -102,19 +102,19 @@ impl<B: PacketIo> Worker<B> {
         if let Output::Link(exit) = outgoing.output {
             return self.hairpin(exit, metered, &held);
         }
-        // What the kernel refuses uncut begins its journey again, and must not reach everybody twice.
+        // A packet that the kernel refuses unsegmented is sent again; a flooded one must not reach every host twice.
         let whole = Some(read).filter(|_| outgoing.flood.is_none());
         self.each(link, &outgoing, |worker, forward| {
             let sent = worker.send(&held, forward, paid_once(&mut metered), whole);
             if held.vnet.gso_type == GsoType::None {
-                // The first copy had its checksum finished, in the buffer that all share.
+                // The first copy had its checksum finished, in the buffer that all copies share.
                 held.vnet = VnetHdr::NONE;
             }
             sent
         })
     }
 
-    /// Calls `send` once for each host that gets the frame; what one does not get counts as not sent.
+    /// Calls `send` once for each host that gets the frame; failed copies count as not sent.
     fn each(
         &mut self,
         link: &Link,
@@ -132,7 +132,7 @@ impl<B: PacketIo> Worker<B> {
         result
     }
 
-    /// Sends a frame as it is.
+    /// Sends a frame unchanged.
     fn send_whole(
         &mut self,
         forward: Forward,
@@ -183,7 +183,7 @@ impl<B: PacketIo> Worker<B> {
         }
     }
 
-    /// Gives a frame from the wire that belongs to no flow to TAP.
+    /// Writes a frame from the wire that belongs to no flow to TAP.
     pub(super) fn deliver_frame(
         &mut self,
         frame: IngressFrame,
@@ -196,7 +196,7 @@ impl<B: PacketIo> Worker<B> {
         };
         here.counters
             .options(TrafficDirection::Ingress, frame.options, 1);
-        // It may tell of a neighbour.
+        // It may announce a neighbour.
         self.shared.neighbor_waker.ring();
         let range = at + frame.start..end;
         let Some(metered) = self.must_wait(frame.metered) else {
@@ -211,7 +211,7 @@ impl<B: PacketIo> Worker<B> {
             .map_err(|(reason, _)| reason)
     }
 
-    /// Writes a frame into TAP as it is.
+    /// Writes a frame to TAP unchanged.
     pub(super) fn write_frame(
         &mut self,
         exit: LinkIndex,
@@ -238,13 +238,13 @@ impl<B: PacketIo> Worker<B> {
         unsafe { write.push((side, buffer_id), place) };
         buffers.hold(buffer_id);
         let queue = here.queue.as_raw_fd();
-        // SAFETY: a link's queue is closed when no write is under way; the slot is used again after `Wrote`, and what was pushed
-        // is held until then.
+        // SAFETY: a link's queue is closed only when no write is in flight; the slot is reused only after `Wrote`,
+        // and everything pushed is held until then.
         unsafe { self.io.write(id, queue, write.iovs()) };
         Ok(())
     }
 
-    /// Lets a frame wait as it is, behind `encap`.
+    /// Queues a frame, unchanged and behind `encap`, until its rate limits allow it.
     fn queue_frame(
         &mut self,
         (side, buffer_id, range): (PoolKind, BufferId, Range<usize>),
@@ -270,7 +270,7 @@ impl<B: PacketIo> Worker<B> {
     }
 }
 
-/// What one copy of a frame is charged for: the first pays for all.
+/// Returns the charge for one copy of a frame: the first copy pays for all.
 fn paid_once(metered: &mut Option<Metered>) -> Option<Metered> {
     let now = metered.clone();
     if let Some(metered) = metered {

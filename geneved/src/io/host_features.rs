@@ -1,4 +1,4 @@
-//! What this host's kernel can do for the packet path, found out by trying it.
+//! Capability probe: what this host's kernel supports for the packet path, found by trying it.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -12,14 +12,14 @@ use super::uring::Uring;
 /// Declares the features with their names.
 macro_rules! features {
     ($($(#[$doc:meta])* $variant:ident = $name:literal),+ $(,)?) => {
-        /// What a host has or lacks.
+        /// Host feature.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum HostFeature {
             $($(#[$doc])* $variant),+
         }
 
         impl HostFeature {
-            /// Its name, as `geneved check` shows it.
+            /// Name, as shown by `geneved check`.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -33,50 +33,50 @@ macro_rules! features {
 features! {
     /// `/dev/net/tun`.
     Tun = "tun",
-    /// io_uring with all that the packet path uses of it.
+    /// io_uring with everything the packet path needs.
     IoUring = "io_uring",
     /// Sending trains with one system call (`UDP_SEGMENT`).
     UdpSegment = "udp-segment",
     /// Receiving trains with one system call (`UDP_GRO`).
     UdpGro = "udp-gro",
-    /// UDP super-packets on TUN.
+    /// UDP super-packets on TUN (USO).
     TunUso = "tun-uso",
-    /// Encapsulated super-packets that the kernel or the network card cuts.
+    /// Encapsulated super-packets that the kernel or the network card segments.
     TunnelGso = "tunnel-gso",
-    /// The capability to make interfaces.
+    /// The capability to create interfaces.
     NetAdmin = "net-admin",
     /// The capability to enter other network namespaces.
     Netns = "netns",
     /// The capability to use ports below 1024.
     LowPorts = "low-ports",
-    /// The port of Geneve is free.
+    /// The Geneve port is free.
     GenevePort = "port-6081",
     /// IPv6.
     Ipv6 = "ipv6",
-    /// The user that the service runs as.
+    /// User that the service runs as.
     ServiceUser = "user",
     /// The configuration file.
     Configuration = "config",
-    /// A daemon that answers.
+    /// A daemon that responds.
     Daemon = "daemon",
-    /// What the kernel does for translations.
+    /// Kernel settings that NAT depends on.
     Nat = "nat",
     /// A link that works as configured.
     Link = "link",
-    /// Packets of a link that are delivered.
+    /// Packets of a link are delivered.
     Delivery = "delivery",
-    /// Links that the kernel does not forward between.
+    /// The kernel does not forward between links.
     Forwarding = "forwarding",
 }
 
-/// A feature, and whether this host has it.
+/// A feature and its availability on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeatureReport {
-    /// Which one.
+    /// The feature.
     pub kind: HostFeature,
     /// Whether this host has it.
     pub available: bool,
-    /// What is there, or what is missing and what is done instead.
+    /// What was found, or what is missing and what is done instead.
     pub detail: String,
 }
 
@@ -97,7 +97,7 @@ impl FeatureReport {
     }
 }
 
-/// Tries every feature of the packet path.
+/// Probes every feature of the packet path.
 #[must_use]
 pub fn probe() -> Vec<FeatureReport> {
     vec![
@@ -140,7 +140,10 @@ pub fn probe() -> Vec<FeatureReport> {
     ]
 }
 
-/// Why io_uring cannot carry the packet path, in words that name the remedy.
+/// Checks that io_uring can carry the packet path.
+///
+/// # Errors
+/// If it cannot; the text names the remedy.
 pub(super) fn uring() -> io::Result<()> {
     let ring = IoUring::new(8).map_err(explain)?;
     let mut probe = Probe::new();
@@ -185,7 +188,7 @@ fn explain(error: io::Error) -> io::Error {
 const FILTERED: &str = "io_uring is forbidden by a seccomp filter, the container's or the service's; it has to allow \
     io_uring_setup, io_uring_enter and io_uring_register";
 
-/// Whether a seccomp filter holds for this process.
+/// Whether a seccomp filter applies to this process.
 fn filtered() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mode = status.lines().find_map(|l| l.strip_prefix("Seccomp:"));

@@ -1,7 +1,7 @@
 //! Wire to TUN: trains of datagrams become super-packets.
 //!
-//! What a datagram means is decided by `libgeneve::datapath`, what may be merged by
-//! `libgeneve::offload::merge`; here the pieces are handed to TUN and the buffers are kept until then.
+//! `libgeneve::datapath` decides what happens to a datagram, `libgeneve::offload::merge` what may be merged; here the
+//! pieces are written to TUN, and the buffers are held until then.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -29,13 +29,13 @@ use super::train::{MAX_TRAIN_SEGMENTS, SCRATCH, TunWrite, TunWriteKind};
 use super::udp::AddressFamily;
 use super::worker::{LinkSlot, Worker, counters_of};
 
-/// Flows that the merger holds open at once.
+/// Maximum number of flows that the merger holds open.
 const MERGED_FLOWS: usize = 16;
 
-/// Between two words of one worker about datagrams that did not come from the underlay.
+/// Minimum interval between two reports of one worker about datagrams that did not come from the underlay.
 const NOT_FROM_UNDERLAY_PAUSE: Duration = Duration::from_secs(60);
 
-/// The TUN writes of one worker.
+/// TUN writes of one worker.
 pub(super) struct TunWrites {
     slots: Vec<TunWrite>,
     free: Vec<u32>,
@@ -53,12 +53,13 @@ impl TunWrites {
         self.free.pop()
     }
 
-    /// Whether the next train might not find the writes that it needs: one for each datagram, and what the merger holds.
+    /// Whether there may be too few free writes for the next train: one for each datagram, and those that the merger
+    /// holds.
     pub(super) fn scarce(&self) -> bool {
         self.free.len() < MAX_TRAIN_SEGMENTS + 2 * MERGED_FLOWS
     }
 
-    /// Writes that are under way.
+    /// Number of writes in flight.
     pub(super) fn in_use(&self) -> usize {
         self.slots.len() - self.free.len()
     }
@@ -72,10 +73,10 @@ impl TunWrites {
     }
 }
 
-/// A packet that was dropped: whose it was, why, and how many packets it is on the wire.
+/// A dropped packet: its link, the reason, and the number of packets on the wire.
 type DroppedPackets = (Option<LinkIndex>, DropReason, u64);
 
-/// What ingress keeps from one datagram to the next.
+/// State that ingress keeps between datagrams.
 pub(super) struct IngressState {
     pub(super) decide: datapath::Ingress,
     merger: Merger<(PoolKind, BufferId)>,
@@ -93,26 +94,26 @@ impl IngressState {
     }
 }
 
-/// A checked packet in a buffer, for TUN.
+/// Checked packet in a buffer, to be written to TUN.
 pub(super) struct TunDelivery {
     pub(super) side: PoolKind,
     pub(super) buffer_id: BufferId,
-    /// Where the IP packet begins in the buffer.
+    /// Offset of the IP packet in the buffer.
     pub(super) start: usize,
-    /// Bytes of the Ethernet header before it that go with it.
+    /// Bytes of the Ethernet header before it that are written with it.
     pub(super) frame_len: usize,
-    /// Only packets of equal lanes may be merged.
+    /// Only packets in the same lane may be merged.
     pub(super) lane: u64,
-    /// An IP stack is right behind the interface.
+    /// The interface leads directly to an IP stack.
     pub(super) to_stack: bool,
     pub(super) packet: Packet,
-    /// What TUN must finish, where the packet came unfinished.
+    /// Offloads left to TUN, if the packet arrived unfinished.
     pub(super) vnet: Option<VnetHdr>,
-    /// How many packets it is on the wire.
+    /// Number of packets on the wire.
     pub(super) packets: u64,
 }
 
-/// Where the buffers of each side are.
+/// Layouts of the buffer pools.
 struct PoolLayouts {
     udp: PoolLayout,
     short: PoolLayout,
@@ -135,12 +136,12 @@ impl PoolLayouts {
     }
 }
 
-/// Hands merged packets to TUN.
+/// Sink that writes merged packets to TUN.
 struct TunSink<'a, B> {
     io: &'a mut B,
     writes: &'a mut TunWrites,
     links: &'a [Option<LinkSlot>],
-    /// Counts what is for links that went while their packets were merged.
+    /// Counts packets whose link was removed while they were merged.
     unmatched: &'a WorkerCounters,
     maps: PoolLayouts,
     dead: &'a mut Vec<(PoolKind, BufferId)>,
@@ -180,35 +181,37 @@ impl<B: PacketIo> TunSink<'_, B> {
         });
         write.packets = u64::from(packet.segments);
         if frame_len > 0 {
-            // The frame's own header is where the first of its packets lies.
+            // The frame header lies before the first of the merged packets.
             let first = packet.parts[0];
             let start = first.start as usize - packet.header.len() - frame_len;
             let frame = self.maps.iovec(first.tag, start, frame_len);
-            // SAFETY: it lies in the buffer of the first part, which is pushed below.
+            // SAFETY: the header lies in the buffer of the first part, which is pushed below.
             unsafe { write.insert_frame(frame) };
         }
         for part in packet.parts {
             let place = self
                 .maps
                 .iovec(part.tag, part.start as usize, part.len as usize);
-            // SAFETY: the merger got the part with a hold on its buffer, which becomes the write's; `on_wrote` releases it.
+            // SAFETY: the merger got the part together with a reference to its buffer, which passes to the write;
+            // `on_wrote` releases it.
             unsafe { write.push(part.tag, place) };
             write.bytes += u64::from(part.len);
         }
-        // Every packet had the headers; those of a packet that came uncut are among its parts, once.
+        // Every merged packet had these headers; the headers of a packet that arrived unsegmented are among its
+        // parts, once.
         write.bytes += match packet.header.len() as u64 {
             0 => u64::from(packet.vnet.hdr_len) * write.packets.saturating_sub(1),
             len => len * write.packets,
         };
         let queue = here.queue.as_raw_fd();
-        // SAFETY: a link's queue is closed when no write is under way; the slot is used again after `Wrote`, and what was pushed
-        // is held until then.
+        // SAFETY: a link's queue is closed only when no write is in flight; the slot is reused only after `Wrote`,
+        // and everything pushed is held until then.
         unsafe { self.io.write(id, queue, write.iovs()) };
     }
 }
 
-/// The merger's lane: the link in the upper half; in the lower how long the Ethernet header is, and which run of equal
-/// headers.
+/// Packs the merger's lane: the link in the upper half; in the lower half the length of the Ethernet header and the
+/// number of the run of equal headers.
 fn lane(exit: LinkIndex, frame_len: usize, run: u64) -> u64 {
     let tags = match frame_len {
         0 => 0,
@@ -229,7 +232,7 @@ fn lane_link(lane: u64) -> LinkIndex {
 }
 
 impl<B: PacketIo> Worker<B> {
-    /// One train from the wire.
+    /// Handles one train from the wire.
     pub(super) fn on_datagrams(
         &mut self,
         tables: &Tables,
@@ -290,7 +293,7 @@ impl<B: PacketIo> Worker<B> {
         }
     }
 
-    /// Lets taps see a datagram, or the packet inside of one that was dropped.
+    /// Shows taps a datagram, or the inner packet of one that was dropped.
     fn tell_taps(
         &mut self,
         (arrival, train): (&OuterRx, &RxBatch),
@@ -323,7 +326,7 @@ impl<B: PacketIo> Worker<B> {
             .offer_outer(&packet_outcome, encapsulation, Some(&envelope), 0);
     }
 
-    /// One datagram; what was dropped of it, if it was.
+    /// Handles one datagram; returns what was dropped of it, if anything.
     fn datagram(
         &mut self,
         tables: &Tables,
@@ -376,7 +379,7 @@ impl<B: PacketIo> Worker<B> {
         }
     }
 
-    /// Has the daemon tell of a datagram that did not come from the underlay, now and then.
+    /// Reports a datagram that did not come from the underlay to the daemon, at a limited rate.
     fn tell_not_from_underlay(&mut self, arrival: &OuterRx, link: Option<LinkIndex>) {
         if self.now >= self.next_not_from_underlay {
             self.next_not_from_underlay = self.now + NOT_FROM_UNDERLAY_PAUSE;
@@ -388,7 +391,7 @@ impl<B: PacketIo> Worker<B> {
         }
     }
 
-    /// Remembers the VNI of a datagram that no link is for.
+    /// Records the VNI of a datagram that matches no link.
     fn note_vni(
         &mut self,
         tables: &Tables,
@@ -404,7 +407,7 @@ impl<B: PacketIo> Worker<B> {
         }
     }
 
-    /// Sends a checked packet on: mostly into TUN, merged with its neighbours.
+    /// Forwards a checked packet, usually to TUN, merged with its neighbours.
     fn forward_packet(
         &mut self,
         buffer_id: BufferId,
@@ -462,7 +465,7 @@ impl<B: PacketIo> Worker<B> {
         }
     }
 
-    /// Gives a packet to TUN, perhaps together with those that come next.
+    /// Delivers a packet to TUN, possibly merged with the next ones.
     pub(super) fn deliver(&mut self, exit: LinkIndex, delivery: &TunDelivery) {
         let maps = self.maps();
         let TunDelivery {
@@ -515,8 +518,8 @@ impl<B: PacketIo> Worker<B> {
         }
     }
 
-    /// Tells the sender of a datagram's inner packet why it is refused, where that is allowed; false where it could not be
-    /// told, or the link's budget is spent.
+    /// Answers the sender of a datagram's inner packet with the reason for its rejection, if that is allowed; false
+    /// if no answer could be sent, or the link's budget is spent.
     fn answer(
         &mut self,
         tables: &Tables,
@@ -563,7 +566,7 @@ impl<B: PacketIo> Worker<B> {
         len.is_none_or(|len| datagrams.send(hash, link, host, header, &reply[..len]))
     }
 
-    /// Hands what the merger still holds to TUN.
+    /// Writes everything that the merger still holds to TUN.
     pub(super) fn flush_ingress(&mut self) {
         let maps = self.maps();
         let IngressState { merger, dead, .. } = &mut self.ingress;
@@ -587,7 +590,7 @@ impl<B: PacketIo> Worker<B> {
         }
     }
 
-    /// Lets taps see a packet that TUN took, or refused.
+    /// Shows taps a packet that TUN took or refused.
     fn tell_taps_of_write(&mut self, id: u32, refused: bool) {
         let reason = refused.then_some(DropReason::TunRefused);
         let (link, packets) = {
@@ -603,7 +606,7 @@ impl<B: PacketIo> Worker<B> {
         self.taps.offer_inner(&packet_outcome, inner);
     }
 
-    /// A write into TUN or TAP is done.
+    /// Handles the completion of a write to TUN or TAP.
     pub(super) fn on_wrote(&mut self, tables: &Tables, id: u32, result: i32) {
         let write = self.writes.slot(id);
         let (kind, taken) = (write.kind, write.is_taken(result));
@@ -636,7 +639,7 @@ impl<B: PacketIo> Worker<B> {
     }
 }
 
-/// A packet that goes to TUN as it came, with the virtio header that makes it whole.
+/// Builds a packet that is written to TUN unmerged, with the virtio header that TUN needs to finish it.
 fn unmerged<'a>(
     vnet: VnetHdr,
     packets: u64,

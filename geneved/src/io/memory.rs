@@ -1,8 +1,9 @@
-//! A backend without a kernel: packets come from memory and go there, and faults come when they are asked for.
+//! In-memory backend: packets come from memory and go there, and faults are injected on demand.
 //!
-//! For tests and fuzzing. It does what io_uring does, in the same order: what is queued is carried out by the next turn, and
-//! reported by that turn or, where completions may be late, by a later one. It keeps the books that the kernel does not: it
-//! panics where a buffer is given back that was not handed out, and where an operation breaks a limit of the kernel.
+//! For tests and fuzzing. It behaves like io_uring, in the same order: queued operations are carried out by the next
+//! turn, and reported by that turn or, if completions may be late, by a later one. It also checks what the kernel
+//! does not: it panics if a buffer is returned that was not handed out, or if an operation exceeds a limit of the
+//! kernel.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,31 +15,31 @@ use super::buffer_pool::{BufferId, BufferPool, PoolLayout};
 use super::cmsg;
 use super::train::{MAX_BYTES, MAX_TRAIN_SEGMENTS};
 
-/// iovecs that the kernel takes at once (`UIO_MAXIOV`).
+/// Maximum number of iovecs in one call (`UIO_MAXIOV`).
 const MAX_IOVECS: usize = 1024;
-/// Packets that one queue or socket brings in a turn.
+/// Maximum number of packets from one queue or socket in a turn.
 const MEMORY_BUDGET: usize = 32;
 
-/// What becomes of an operation other than success.
+/// Fault injected into an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InjectedFault {
     /// It fails with this errno.
     Errno(i32),
-    /// Only half of the bytes are taken.
+    /// Only half of the bytes are accepted.
     Short,
 }
 
-/// Faults to come, each list for one kind of operation in the order in which they are carried out; `None` is success, and so
-/// is what is not in the list.
+/// Faults to inject, one list for each kind of operation, in the order in which the operations are carried out.
+/// `None` means success, as does the end of the list.
 #[derive(Debug, Default)]
 pub struct FaultPlan {
-    /// For trains and datagrams that were queued.
+    /// For queued trains and datagrams.
     pub sends: VecDeque<Option<InjectedFault>>,
-    /// For TUN and TAP writes that were queued.
+    /// For queued TUN and TAP writes.
     pub writes: VecDeque<Option<InjectedFault>>,
-    /// For what is sent at once, or written and watched.
+    /// For synchronous sends and watched writes.
     pub direct: VecDeque<Option<InjectedFault>>,
-    /// Every train of more than one datagram is refused with this errno.
+    /// Errno with which every train of more than one datagram is refused.
     pub trains: Option<i32>,
 }
 
@@ -50,29 +51,29 @@ impl FaultPlan {
     }
 }
 
-/// A datagram that left.
+/// Datagram that was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SentDatagram {
-    /// The socket that it left from.
+    /// Socket that it was sent from.
     pub socket: RawFd,
-    /// Where it went.
+    /// Destination.
     pub dst: SocketAddr,
-    /// Its payload.
+    /// Payload.
     pub payload: Vec<u8>,
-    /// It was sent again after a refusal, or by itself because its host takes no trains.
+    /// Sent again after a refusal, or by itself because its host takes no trains.
     pub direct: bool,
 }
 
-/// A packet that was written into TUN or TAP, with its virtio header.
+/// Packet that was written to TUN or TAP, with its virtio header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrittenPacket {
-    /// The queue that it was written to.
+    /// Queue that it was written to.
     pub queue: RawFd,
-    /// The bytes.
+    /// Contents.
     pub bytes: Vec<u8>,
 }
 
-/// A train on its way to a socket.
+/// Train waiting to be received by a socket.
 #[derive(Clone, Debug)]
 struct IncomingTrain {
     bytes: Vec<u8>,
@@ -81,15 +82,15 @@ struct IncomingTrain {
     truncated: bool,
 }
 
-/// A TUN queue, or a socket.
+/// TUN queue or socket.
 struct Reader<T> {
     fd: RawFd,
     incoming: VecDeque<T>,
-    /// It ends with this errno in the next turn.
+    /// Errno with which it ends in the next turn.
     ending: Option<i32>,
 }
 
-/// An operation that the worker queued.
+/// Operation that the worker queued.
 enum QueuedOperation {
     Send {
         id: u32,
@@ -104,12 +105,12 @@ enum QueuedOperation {
     },
 }
 
-/// Who has which buffers of one pool.
+/// Ledger of who owns the buffers of one pool.
 struct BufferLedger {
     map: PoolLayout,
     len: usize,
     free: Vec<BufferId>,
-    /// Whether the worker has it.
+    /// For each buffer, whether the worker has it.
     out: Vec<bool>,
 }
 
@@ -123,7 +124,7 @@ impl BufferLedger {
         }
     }
 
-    /// Hands a buffer out that begins with these bytes, or as many of them as fit.
+    /// Hands out a buffer that begins with these bytes, truncated to its length.
     fn fill(&mut self, bytes: &[u8]) -> Option<(BufferId, usize)> {
         let buffer_id = self.free.pop()?;
         assert!(!std::mem::replace(
@@ -147,7 +148,7 @@ impl BufferLedger {
     }
 }
 
-/// See the module's description.
+/// Backend in memory; see the module documentation.
 pub(super) struct Memory {
     tun_buffers: BufferLedger,
     udp_buffers: BufferLedger,
@@ -156,10 +157,11 @@ pub(super) struct Memory {
     /// Queues whose interface is gone.
     vanished: Vec<RawFd>,
     queued: VecDeque<QueuedOperation>,
-    /// Carried out and not reported.
+    /// Carried out but not reported.
     completed: Vec<Completion>,
     pub(super) faults: FaultPlan,
-    /// Where completions may be late and out of order: the state of the generator that draws which.
+    /// State of the generator that decides which completions are late and in which order; `None` if all are in time
+    /// and in order.
     pub(super) disorder: Option<u64>,
     pub(super) sent: Vec<SentDatagram>,
     pub(super) written: Vec<WrittenPacket>,
@@ -182,7 +184,7 @@ impl Memory {
         }
     }
 
-    /// A packet waits in a TUN queue, its virtio header before it; false where there is no such queue.
+    /// Queues a packet, with its virtio header, for a TUN queue to read; false if there is no such queue.
     pub(super) fn feed_tun(&mut self, slot: u32, bytes: Vec<u8>) -> bool {
         let Some(Some(queue)) = self.tuns.get_mut(slot as usize) else {
             return false;
@@ -191,7 +193,7 @@ impl Memory {
         true
     }
 
-    /// A train waits in a socket; false where there is no such socket.
+    /// Queues a train for a socket to receive; false if there is no such socket.
     pub(super) fn feed_socket(
         &mut self,
         slot: u32,
@@ -212,7 +214,7 @@ impl Memory {
         true
     }
 
-    /// The interface behind a TUN queue vanishes, with all that waits in it.
+    /// Removes the interface behind a TUN queue, with all packets waiting in it.
     pub(super) fn vanish(&mut self, slot: u32) {
         if let Some(Some(queue)) = self.tuns.get_mut(slot as usize) {
             self.vanished.push(queue.fd);
@@ -221,12 +223,12 @@ impl Memory {
         }
     }
 
-    /// Buffers of each side that the worker has.
+    /// Number of buffers that the worker has, from TUN and from UDP.
     pub(super) fn handed_out(&self) -> (usize, usize) {
         (self.tun_buffers.handed_out(), self.udp_buffers.handed_out())
     }
 
-    /// Packets and trains that wait to be read.
+    /// Number of packets and trains that wait to be read.
     pub(super) fn waiting(&self) -> usize {
         let tuns = self.tuns.iter().flatten().map(|t| t.incoming.len());
         let sockets = self.sockets.iter().flatten().map(|s| s.incoming.len());
@@ -286,7 +288,7 @@ impl Memory {
         len
     }
 
-    /// Reports what was carried out: all of it in order, or some of it in no order.
+    /// Reports completions: all of them in order, or with disorder some of them in random order.
     fn report(&mut self, everything: bool, done: &mut Vec<Completion>) {
         let Some(state) = &mut self.disorder else {
             done.append(&mut self.completed);
@@ -449,7 +451,7 @@ impl PacketIo for Memory {
             self.carry_out(&operation);
         }
         self.report(wait == WaitTime::Forever, done);
-        // One that rings in vain does no harm.
+        // A spurious wake-up does no harm.
         done.push(Completion::Bell);
         self.read_tuns(done);
         self.receive(done);
@@ -461,25 +463,25 @@ impl PacketIo for Memory {
 struct ReadTrain {
     dst: SocketAddr,
     bytes: Vec<u8>,
-    /// What `UDP_SEGMENT` says; 0 where it is not there.
+    /// `UDP_SEGMENT` value; 0 if absent.
     segment: usize,
 }
 
 impl ReadTrain {
     /// # Safety
-    /// The message and all that it points to are valid for reading.
+    /// The message and everything it points to must be valid for reading.
     unsafe fn of(msg: *const libc::msghdr) -> ReadTrain {
         // SAFETY: the caller vouches for the message.
         let msg = unsafe { msg.read() };
         // SAFETY: the caller vouches for the iovecs and what they point to.
         let bytes = unsafe { gather(msg.msg_iov, msg.msg_iovlen) };
-        // SAFETY: the caller vouches for the name, which has the length that is given with it.
+        // SAFETY: the caller vouches for the name and its length.
         let name = unsafe {
             std::slice::from_raw_parts(msg.msg_name.cast::<u8>(), msg.msg_namelen as usize)
         };
         let mut segment = 0;
         if msg.msg_controllen > 0 {
-            // SAFETY: the caller vouches for the control messages, which have the length that is given with them.
+            // SAFETY: the caller vouches for the control messages and their length.
             let control = unsafe {
                 std::slice::from_raw_parts(msg.msg_control.cast::<u8>(), msg.msg_controllen)
             };
@@ -508,10 +510,10 @@ impl ReadTrain {
     }
 }
 
-/// The bytes that iovecs point to.
+/// Concatenates the bytes that iovecs point to.
 ///
 /// # Safety
-/// The `count` iovecs and what they point to are valid for reading.
+/// The `count` iovecs and what they point to must be valid for reading.
 unsafe fn gather(iov: *const libc::iovec, count: usize) -> Vec<u8> {
     assert!(count <= MAX_IOVECS, "EINVAL");
     let mut bytes = Vec::new();

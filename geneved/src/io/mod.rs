@@ -1,8 +1,8 @@
 //! Packet I/O: the workers that move packets between TUN and UDP.
 //!
-//! The only part of geneved with `unsafe` code. `engine` is the daemon's handle; `worker` is the
-//! loop; `egress` and `ingress` are its two directions; `backend` is the interface to the kernel,
-//! with `uring` and `syscalls` behind it. What a packet means is `libgeneve`'s business.
+//! The only part of geneved with `unsafe` code. `engine` is the daemon's handle; `worker` is the loop; `egress` and
+//! `ingress` are its two directions; `backend` is the interface to the kernel, implemented by `uring` and `syscalls`.
+//! `libgeneve` decides what happens to a packet.
 
 mod backend;
 mod buffer_pool;

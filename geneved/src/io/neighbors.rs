@@ -1,7 +1,7 @@
-//! Questions for the MAC addresses of neighbours, and the packets from TUN that wait for the answers.
+//! Neighbour resolution: solicitations, and the packets from TUN that wait for the answers.
 //!
-//! Only links that put IP packets into frames have any. Who is asked, and what an answer is worth, is
-//! `libgeneve::datapath`'s to decide. Off the packet path: a flow waits once, before it begins.
+//! Only links that carry IP packets in frames have any. `libgeneve::datapath` decides whom to ask and whether to
+//! trust an answer. Off the packet path: a flow waits once, before it begins.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,12 +24,13 @@ use super::reply::{self, OwnDatagrams};
 use super::train::SCRATCH;
 use super::worker::Worker;
 
-/// Packets that wait at once. Where more would, the link that has most of them gives way to one that has fewer.
+/// Maximum number of waiting packets. If more would wait, the link that has most of them loses one to a link that has
+/// fewer.
 const NEIGHBOR_QUEUE_LEN: usize = 16;
-/// A packet waits no longer: its sender has sent it again by then (RFC 6298 section 2.1).
+/// Maximum waiting time of a packet: its sender has retransmitted it by then (RFC 6298 section 2.1).
 const NEIGHBOR_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A packet from TUN; its buffer is held.
+/// Waiting packet from TUN; its buffer is held.
 struct ParkedPacket {
     slot: u32,
     link: LinkIndex,
@@ -38,17 +39,17 @@ struct ParkedPacket {
     since: Now,
 }
 
-/// The waiting packets of one worker.
+/// Waiting packets of one worker.
 #[derive(Default)]
 pub(super) struct NeighborQueue {
     parked: Vec<ParkedPacket>,
-    /// What the chime's count was when they were tried last.
+    /// The waker's count at the last retry.
     heard: u64,
 }
 
 impl NeighborQueue {
-    /// Lets a packet wait; with it comes back the one that gives way to it. The newcomer itself comes back where its link has
-    /// its share of the room.
+    /// Adds a waiting packet; returns the one that it displaces, if any. Returns the new packet as an error if its
+    /// link has its share of the room already.
     fn park(&mut self, newcomer: ParkedPacket) -> Result<Option<ParkedPacket>, ParkedPacket> {
         let displaced = if self.parked.len() < NEIGHBOR_QUEUE_LEN {
             None
@@ -62,13 +63,14 @@ impl NeighborQueue {
         Ok(displaced)
     }
 
-    /// Takes the packets of a link.
+    /// Removes the packets of a link.
     fn take_link(&mut self, link: LinkIndex) -> Vec<ParkedPacket> {
         let of_link = self.parked.extract_if(.., |packet| packet.link == link);
         of_link.collect()
     }
 
-    /// The oldest packet of the link that has most, if that is more than `newcomer` would have with one more.
+    /// Position of the oldest packet of the link that has most, if that link has more than `newcomer` would have with
+    /// one more.
     fn displaced_by(&self, newcomer: LinkIndex) -> Option<usize> {
         let of = |link| self.parked.iter().filter(|p| p.link == link).count();
         let most = self
@@ -81,28 +83,29 @@ impl NeighborQueue {
     }
 }
 
-/// Wakes the workers whose packets wait when any of them hears a neighbour: the answer may come to another one.
+/// Wakes the workers with waiting packets when any worker hears from a neighbour: the answer may arrive at another
+/// worker.
 #[derive(Default)]
 pub(super) struct NeighborWaker {
-    /// Messages of neighbours so far.
+    /// Number of neighbour messages so far.
     learned: AtomicU64,
-    /// Packets that wait at all workers.
+    /// Number of packets waiting in all workers.
     waiting: AtomicUsize,
     wakeups: Mutex<Vec<Arc<EventFd>>>,
 }
 
 impl NeighborWaker {
-    /// A worker more to wake.
+    /// Adds a worker to wake.
     pub(super) fn add(&self, bell: Arc<EventFd>) {
         self.bells().push(bell);
     }
 
-    /// A neighbour was heard.
+    /// Signals that a neighbour was heard from.
     pub(super) fn ring(&self) {
         self.learned.fetch_add(1, SeqCst);
         if self.waiting.load(SeqCst) > 0 {
             for bell in self.bells().iter() {
-                // A full count rings as well.
+                // If the counter is at its maximum, the eventfd is readable anyway.
                 let _ = bell.write(1);
             }
         }
@@ -114,8 +117,8 @@ impl NeighborWaker {
 }
 
 impl<B: PacketIo> Worker<B> {
-    /// Lets a packet wait for its neighbour; false where its link has its share of the room. The caller's hold of the
-    /// buffer goes with it.
+    /// Queues a packet until its neighbour is known; false if its link has its share of the room already. The
+    /// caller's reference to the buffer passes to the queue.
     pub(super) fn park(
         &mut self,
         slot: u32,
@@ -145,7 +148,7 @@ impl<B: PacketIo> Worker<B> {
         true
     }
 
-    /// Tries the waiting packets again where a neighbour was heard, and drops those that waited long enough.
+    /// Retries the waiting packets if a neighbour was heard from, and drops those that waited too long.
     pub(super) fn retry_parked(&mut self, tables: &Tables) {
         if self.waiting.parked.is_empty() {
             return;
@@ -177,7 +180,7 @@ impl<B: PacketIo> Worker<B> {
         self.release(PoolKind::Tun, buffer_id);
     }
 
-    /// Drops what waits on a link that goes: another may get its place.
+    /// Drops the packets waiting on a link that is being removed, because its slot may be reused.
     pub(super) fn drop_parked(&mut self, link: LinkIndex) {
         for packet in self.waiting.take_link(link) {
             self.count_drop(
@@ -190,7 +193,7 @@ impl<B: PacketIo> Worker<B> {
         }
     }
 
-    /// Puts every question that is open.
+    /// Sends all open solicitations.
     pub(super) fn ask_neighbors(&mut self, tables: &Tables) {
         while let Some(ask) = self.shared.state.question() {
             let Some(link) = tables.link(ask.link) else {
@@ -230,7 +233,7 @@ impl<B: PacketIo> Worker<B> {
     }
 }
 
-/// Asks what is behind the TAP interface, and every host of the flood list.
+/// Sends a query to the TAP interface and to every host of the flood list.
 fn ask_stations(
     datagrams: &mut OwnDatagrams<'_, impl PacketIo>,
     writes: &mut TunWrites,

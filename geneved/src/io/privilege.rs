@@ -1,8 +1,8 @@
-//! What a thread may do that needs no privilege.
+//! Dropping of privileges.
 
 use caps::CapSet;
 
-/// Gives up all capabilities of the calling thread, for good. A sandbox that forbids it is no reason not to work.
+/// Permanently drops all capabilities of the calling thread. A sandbox that forbids this is no reason to stop.
 pub fn give_up_capabilities() {
     for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
         let _ = caps::clear(None, set);

@@ -1,30 +1,30 @@
-//! What a worker tells of itself at the end of each turn, and whether it takes turns at all.
+//! Progress of a worker: statistics that it publishes after each turn, and a watchdog that detects a stuck one.
 //!
-//! The worker writes with plain stores; whoever reads asks the kernel for the thread's CPU time.
+//! The worker writes with plain stores; the reader asks the kernel for the thread's CPU time.
 
 use std::sync::atomic::{AtomicI32, AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::pool_sizes::{TRAINS, TUN_BUFFERS, UDP_BUFFERS, WRITES};
 
-/// A worker that was woken and took no turn for so long is stuck.
+/// A worker that was woken and took no turn for this long is stuck.
 const STUCK: Duration = Duration::from_secs(3);
 
-/// What of a worker's fixed stock is in use.
+/// Usage of a worker's fixed resources.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolUsage {
     /// Buffers for packets from TUN.
     pub tun_buffers: u16,
     /// Buffers for trains from the wire.
     pub udp_buffers: u16,
-    /// Trains that are filled or under way.
+    /// Trains that are being filled or in flight.
     pub trains: u16,
-    /// Writes into TUN under way.
+    /// TUN writes in flight.
     pub writes: u16,
 }
 
 impl PoolUsage {
-    /// All that a worker has.
+    /// Capacity of a worker.
     pub const LIMIT: PoolUsage = PoolUsage {
         tun_buffers: TUN_BUFFERS,
         udp_buffers: UDP_BUFFERS,
@@ -33,7 +33,7 @@ impl PoolUsage {
     };
 }
 
-/// One worker's word of itself.
+/// Published progress of one worker.
 #[derive(Debug, Default)]
 pub(super) struct WorkerProgress {
     thread: AtomicI32,
@@ -45,12 +45,12 @@ pub(super) struct WorkerProgress {
 }
 
 impl WorkerProgress {
-    /// Notes the thread that calls as the worker's.
+    /// Records the calling thread as the worker's.
     pub(super) fn set_thread(&self) {
         self.thread.store(nix::unistd::gettid().as_raw(), Relaxed);
     }
 
-    /// Ends a turn. Only the worker calls this, so a load and a store are enough.
+    /// Ends a turn. Only the worker calls this, so a load and a store suffice.
     #[inline]
     pub(super) fn end_turn(&self, in_use: &PoolUsage) {
         self.turns
@@ -76,31 +76,31 @@ impl WorkerProgress {
     }
 }
 
-/// CPU time of a thread of this process; `None` where the kernel does not tell.
+/// CPU time of a thread of this process; `None` if the kernel does not provide it.
 fn cpu_time(thread: i32) -> Option<Duration> {
     let text = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).ok()?;
     let nanoseconds = text.split_whitespace().next()?.parse().ok()?;
     Some(Duration::from_nanos(nanoseconds))
 }
 
-/// How a worker is.
+/// Status report of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerReport {
-    /// Turns of its loop since it began.
+    /// Turns of its loop since it started.
     pub turns: u64,
-    /// CPU time of its thread; `None` where the kernel does not tell, or the thread is gone.
+    /// CPU time of its thread; `None` if the kernel does not provide it, or the thread is gone.
     pub cpu: Option<Duration>,
-    /// For how long it has taken no turn although it was woken; zero for one that is well.
+    /// How long it has taken no turn although it was woken; zero if it is not stuck.
     pub stalled: Duration,
     /// What is in use of what [`PoolUsage::LIMIT`] says that it has.
     pub in_use: PoolUsage,
 }
 
-/// The daemon's memory of a worker's pulse.
+/// Watchdog state for one worker.
 #[derive(Debug, Default)]
 pub(super) struct WorkerLiveness {
     turns: u64,
-    /// When it was seen to rest, and woken.
+    /// When it was first seen without progress, and woken.
     woken: Option<Instant>,
 }
 
@@ -161,7 +161,7 @@ mod tests {
             None
         );
         progress.set_thread();
-        // The kernel counts it from tick to tick.
+        // The kernel updates it only from tick to tick.
         let cpu = || {
             progress
                 .report(&WorkerLiveness::default(), Instant::now())

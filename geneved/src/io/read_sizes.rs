@@ -1,16 +1,16 @@
-//! Whether packets come in bulk: long super-packets and trains, where throughput is what counts, or small ones, where
-//! the time until each is forwarded is.
+//! Detects bulk traffic: long super-packets and trains, where throughput counts, as opposed to small packets, where
+//! latency counts.
 //!
-//! Only keeps the average; what bulk changes is said where it does: how many buffers take turns and how long a worker
-//! waits for company ([`super::uring`]), and its time slice ([`super::sched`]).
+//! Only keeps the average; the effects of bulk are documented where they occur: how many buffers are in rotation and
+//! how long a worker waits for more completions ([`super::uring`]), and its time slice ([`super::sched`]).
 
 use super::backend::PoolKind;
 
-/// Average bytes of a packet above which packets come in bulk, and below which they do not any more.
+/// Average packet sizes in bytes above which bulk begins and below which it ends.
 const ABOVE: usize = 8 << 10;
 const BELOW: usize = 4 << 10;
 
-/// Moving averages of the lengths of what a worker read, in bytes.
+/// Moving averages of the lengths a worker read, in bytes.
 #[derive(Debug, Default)]
 pub(super) struct ReadSizes {
     tun: usize,
@@ -19,7 +19,7 @@ pub(super) struct ReadSizes {
 }
 
 impl ReadSizes {
-    /// Notes a packet or train of `len` bytes.
+    /// Records a packet or train of `len` bytes.
     pub(super) fn note(&mut self, side: PoolKind, len: usize) {
         let average = match side {
             PoolKind::Tun => &mut self.tun,
@@ -29,8 +29,8 @@ impl ReadSizes {
         *average = (*average * 7 + len) / 8;
     }
 
-    /// Whether packets come in bulk, where that changed since the last call. One direction is enough: the other one
-    /// carries its acknowledgements.
+    /// Returns whether packets come in bulk if that changed since the last call. One direction suffices: the other
+    /// one carries its acknowledgements.
     pub(super) fn bulk_change(&mut self) -> Option<bool> {
         let longest = self.tun.max(self.udp);
         let bulk = longest > if self.bulk { BELOW } else { ABOVE };

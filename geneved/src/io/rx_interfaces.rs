@@ -1,20 +1,20 @@
-//! Which interfaces of the daemon's network namespace belong to the underlay, as workers look them up.
+//! Which interfaces of the daemon's network namespace belong to the underlay: lookup table for the workers.
 //!
-//! What each interface is, the daemon finds out ([`crate::net::devices`]). An interface that is not in the table is not
-//! known, and nothing that it received is believed.
+//! The daemon classifies the interfaces ([`crate::net::devices`]). An interface that is not in the table is unknown,
+//! and nothing received on it is trusted.
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use libgeneve::vpc::RxInterface;
 
-/// What each interface is, by its index in the daemon's namespace. Immutable; the daemon publishes another one for each
-/// change.
+/// Classification of interfaces by index in the daemon's namespace. Immutable; the daemon publishes a new table for
+/// each change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RxInterfaces(Vec<(u32, RxInterface)>);
 
 impl RxInterfaces {
-    /// A table of these.
+    /// Builds a table.
     #[must_use]
     pub fn new(interfaces: impl IntoIterator<Item = (u32, RxInterface)>) -> Self {
         let mut all: Vec<_> = interfaces.into_iter().collect();
@@ -22,7 +22,7 @@ impl RxInterfaces {
         RxInterfaces(all)
     }
 
-    /// What the interface with this index is.
+    /// Looks up an interface by index.
     #[must_use]
     pub fn of(&self, index: u32) -> RxInterface {
         let at = self.0.binary_search_by_key(&index, |(known, _)| *known);
@@ -30,7 +30,7 @@ impl RxInterfaces {
     }
 }
 
-/// The table as one worker has it, and the interface that it looked up last.
+/// One worker's copy of the table, with a cache of the last lookup.
 #[derive(Debug, Default)]
 pub(super) struct RxLookup {
     table: Arc<RxInterfaces>,
@@ -38,7 +38,7 @@ pub(super) struct RxLookup {
 }
 
 impl RxLookup {
-    /// Uses what was published last; to be called once a turn.
+    /// Switches to the latest published table; call once per turn.
     #[inline]
     pub(super) fn refresh(&mut self, published: &ArcSwap<RxInterfaces>) {
         let now = published.load();
@@ -48,7 +48,7 @@ impl RxLookup {
         }
     }
 
-    /// What the interface with this index is; 0 is none.
+    /// Looks up an interface by index; 0 means none.
     #[inline]
     pub(super) fn of(&mut self, index: u32) -> RxInterface {
         if self.latest.0 != index {
@@ -57,7 +57,7 @@ impl RxLookup {
         self.latest.1
     }
 
-    /// The index that was looked up last.
+    /// Index of the last lookup.
     pub(super) fn index(&self) -> u32 {
         self.latest.0
     }

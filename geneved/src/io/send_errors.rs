@@ -1,7 +1,7 @@
-//! When the kernel refuses a train: find out why, learn from it, and lose no packet that could be sent.
+//! Recovery of refused trains: finds the cause, learns from it, and loses no packet that could be sent.
 //!
 //! Off the packet path: it runs once per refusal. A pending ICMP error makes one send fail and says nothing about
-//! that send; a device may refuse segmentation, or be narrower than thought. What errors say is read by
+//! that send; a device may refuse segmentation, or have a smaller MTU than assumed. The content of errors is read by
 //! [`errors`](super::errors).
 
 use std::io;
@@ -24,14 +24,14 @@ use super::reply;
 use super::train::{SendMode, Train};
 use super::worker::{Worker, counters_of};
 
-/// Between two words about hosts that cannot be reached.
+/// Minimum interval between two reports of unreachable hosts.
 const UNREACHABLE_PAUSE: Duration = Duration::from_secs(1);
-/// How often a send is tried that may fail for a pending ICMP error only: each failure takes one error away, and while the
-/// main thread reads a socket's errors, or somebody sends them in thousands, the next one may be there already.
+/// Attempts for a send that may fail only because of a pending ICMP error. Each failure clears one error, and the
+/// next one may be pending already while the main thread reads a socket's errors or somebody sends thousands of them.
 const SEND_TRIES: usize = 6;
 
 impl<B: PacketIo> Worker<B> {
-    /// A train was sent, or refused.
+    /// Handles the completion of a train.
     pub(super) fn on_sent(&mut self, tables: &Tables, id: u32, result: i32) {
         let Worker {
             io,
@@ -48,13 +48,13 @@ impl<B: PacketIo> Worker<B> {
                 outcome
             }
             Ok(bytes) if bytes == train.bytes => SendOutcome::sent(train),
-            // Nobody knows which of its datagrams left: what is sent again may arrive twice.
+            // It is unknown which of its datagrams were sent, so sending again might duplicate some.
             Ok(_) => SendOutcome::lost(train, libc::EIO),
         };
         self.complete_train(tables, id, &outcome);
     }
 
-    /// Sends a train datagram by datagram, because its host or its socket takes no trains.
+    /// Sends a train datagram by datagram, because its host or socket takes no trains.
     pub(super) fn send_apart(&mut self, tables: &Tables, id: u32) {
         let Worker {
             io,
@@ -69,7 +69,7 @@ impl<B: PacketIo> Worker<B> {
         self.complete_train(tables, id, &outcome);
     }
 
-    /// Counts what became of a train and gives its buffers back.
+    /// Counts the outcome of a train and releases its buffers.
     fn complete_train(&mut self, tables: &Tables, id: u32, outcome: &SendOutcome) {
         if self.taps.outer || outcome.lost > 0 {
             self.tell_taps_of_train(id, outcome);
@@ -97,7 +97,7 @@ impl<B: PacketIo> Worker<B> {
         self.trains.finish(id);
     }
 
-    /// Lets taps see the datagrams of a train. Where only some of them were lost nobody knows which, and all are shown as
+    /// Shows taps the datagrams of a train. If only some of them were lost, it is unknown which, and all are shown as
     /// lost.
     fn tell_taps_of_train(&mut self, id: u32, outcome: &SendOutcome) {
         let link = self.trains.train(id).key.link;
@@ -118,7 +118,8 @@ impl<B: PacketIo> Worker<B> {
         }
     }
 
-    /// Sends Packet Too Big for the first packet of a refused train, where that is allowed; false where it could not, or the link's budget is spent.
+    /// Sends Packet Too Big for the first packet of a refused train, if that is allowed; false if it could not be
+    /// sent, or the link's budget is spent.
     fn tell_sender(&mut self, tables: &Tables, id: u32) -> bool {
         let train = self.trains.train(id);
         let Some(Some(here)) = self.links.get(train.key.link.0 as usize) else {
@@ -130,7 +131,7 @@ impl<B: PacketIo> Worker<B> {
         let Some(host) = &train.host else {
             return false;
         };
-        // The sender of a translated packet would not know it again; its next one is refused before that.
+        // The sender would not recognise its translated packet; its next one is rejected before translation.
         let functions = &link.config.functions;
         if functions.nat.is_some() || functions.services.is_some() {
             return false;
@@ -167,14 +168,14 @@ impl<B: PacketIo> Worker<B> {
     }
 }
 
-/// A train that is sent again, or datagram by datagram.
+/// Sends a refused train again, whole or datagram by datagram.
 struct Resend<'a, B> {
     io: &'a mut B,
     train: &'a mut Train,
 }
 
 impl<B: PacketIo> Resend<'_, B> {
-    /// Tries again what was refused with `error`: as it is where a pending ICMP error may have been the cause, then
+    /// Retries a send that was refused with `error`: unchanged if a pending ICMP error may have been the cause, then
     /// datagram by datagram.
     fn refused(&mut self, error: i32) -> SendOutcome {
         if matches!(error, libc::EAGAIN | libc::ENOBUFS) {
@@ -182,8 +183,8 @@ impl<B: PacketIo> Resend<'_, B> {
         }
         let (socket, message) = (self.train.key.socket, self.train.message());
         let usual = Checksum::Offloaded;
-        // SAFETY: the message points into the train and its buffers, which are held until `on_sent` ends; its pool keeps the
-        // socket open.
+        // SAFETY: the message points into the train and its buffers, which are held until `on_sent` ends; its pool
+        // keeps the socket open.
         let again =
             unsafe { send_past_errors(self.io, usual, socket, message, error, SEND_TRIES - 1) };
         match again {
@@ -192,8 +193,8 @@ impl<B: PacketIo> Resend<'_, B> {
             Err(_) => {}
         }
         let mut outcome = self.each(error);
-        // Without DF what is too long for the path passes datagram by datagram, in fragments: that says nothing of segmentation,
-        // and the sender of one long packet must not take it from all others.
+        // Without DF, datagrams that are too long for the path pass one by one, in fragments. That says nothing about
+        // segmentation, and the sender of one long packet must not disable it for all others.
         let df = self.train.key.outer.df;
         let refused = error == libc::EIO || df && matches!(error, libc::EINVAL | libc::EMSGSIZE);
         if outcome.lost == 0
@@ -206,15 +207,15 @@ impl<B: PacketIo> Resend<'_, B> {
         outcome
     }
 
-    /// Sends every datagram of the train by itself; `error` is what the train as such was refused with.
+    /// Sends every datagram of the train by itself; `error` is the error that the whole train was refused with.
     fn each(&mut self, error: i32) -> SendOutcome {
         let Resend { io, train } = self;
         let socket = train.key.socket;
         let encap = train.encap_bytes / train.segments.max(1);
-        // The train's own: its link may send from other sockets by now, or be gone.
+        // The train's own pool: its link may send from other sockets by now, or be gone.
         let pool = train.pool.clone();
         let pool = pool.filter(|_| train.sending == SendMode::Whole);
-        // No other worker's datagram gets into one that is being put together.
+        // Keeps other workers' datagrams out of one that is being corked.
         let _cork = pool
             .as_ref()
             .map(|pool| pool.cork.lock().unwrap_or_else(PoisonError::into_inner));
@@ -227,7 +228,7 @@ impl<B: PacketIo> Resend<'_, B> {
             ..SendOutcome::default()
         };
         train.singly(|message, len| {
-            // All are for the same host: what is refused for good once is not tried as often again.
+            // All are for the same host: after one has failed for good, the others are not retried as often.
             let tries = if outcome.lost == 0 { SEND_TRIES } else { 1 };
             // SAFETY: the message points into the train and its buffers, which are held until `complete_train`; its pool keeps the
             // socket open.
@@ -247,10 +248,10 @@ impl<B: PacketIo> Resend<'_, B> {
     }
 }
 
-/// Tells the daemon what refusals say of hosts.
+/// Reports refused sends to the daemon, by host.
 pub(super) struct RefusalReporter {
     events: UnboundedSender<EngineEvent>,
-    /// When a host that cannot be reached is worth a word again: anybody may send ICMP errors, so not each is.
+    /// Earliest time of the next report: anybody can send ICMP errors, so reports are rate-limited.
     next: Now,
 }
 
@@ -274,7 +275,7 @@ impl RefusalReporter {
                 host,
                 error: io::Error::from_raw_os_error(outcome.error),
                 count: u32::try_from(outcome.lost).unwrap_or(u32::MAX),
-                // The others may come of ICMP errors that arrived just now.
+                // The others may stem from ICMP errors that arrived just now.
                 certain: matches!(
                     outcome.error,
                     libc::EPERM | libc::ENETDOWN | libc::EADDRNOTAVAIL
@@ -332,8 +333,8 @@ fn reason(error: i32) -> DropReason {
     }
 }
 
-/// Whether a send may fail so for a pending ICMP error, which says nothing about it (linux/net/ipv4/icmp.c,
-/// `icmp_err_convert`; linux/net/ipv6/icmp.c, `icmpv6_err_convert`).
+/// Whether an errno may stem from a pending ICMP error, which says nothing about the send itself
+/// (linux/net/ipv4/icmp.c, `icmp_err_convert`; linux/net/ipv6/icmp.c, `icmpv6_err_convert`).
 fn may_be_pending(error: i32) -> bool {
     matches!(
         error,
@@ -350,8 +351,8 @@ fn may_be_pending(error: i32) -> bool {
     )
 }
 
-/// Sends, and tries again while it fails with what may be a pending error, `tries` times in all; `error` is what an
-/// earlier try ended with, or 0.
+/// Sends, and retries up to `tries` times in total while the error may be a pending one; `error` is the result of an
+/// earlier attempt, or 0.
 ///
 /// # Safety
 /// As [`PacketIo::send_now`].

@@ -1,8 +1,8 @@
-//! Packets that wait until they are within their rates: their bytes, and what becomes of them then.
+//! Traffic shaping: packets that wait until they are within their rate limits.
 //!
-//! Which packet leaves when, and which is dropped, is decided by [`Shaper`]. A packet is copied into memory that is this
-//! worker's own and made with it, as the datagrams that cross the wire: a super-packet is cut before it waits, so that no flow
-//! waits for all of another's.
+//! [`Shaper`] decides which packet is sent when, and which is dropped. A packet is copied into memory preallocated
+//! for this worker, in the form of the datagrams that go on the wire: a super-packet is segmented before it waits, so
+//! that no flow waits for all segments of another.
 
 use std::io;
 use std::ops::Range;
@@ -25,7 +25,7 @@ use super::ingress::TunDelivery;
 use super::pool_sizes::{LONG_PLACE, LONG_PLACES, SHORT_PLACE, SHORT_PLACES};
 use super::worker::Worker;
 
-/// The kinds of memory that packets wait in.
+/// Size class of the buffers that packets wait in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SlotSize {
     /// For packets of the usual MTU.
@@ -34,7 +34,7 @@ pub(super) enum SlotSize {
     Long,
 }
 
-/// One kind of memory.
+/// Buffers of one size class.
 struct SlotPool {
     buffers: BufferPool,
     free: Vec<BufferId>,
@@ -49,23 +49,23 @@ impl SlotPool {
     }
 }
 
-/// Where a waiting packet goes.
+/// Destination of a waiting packet.
 #[derive(Clone)]
 pub(super) enum ShapedOutput {
     /// To another host.
     Wire(Forward),
-    /// Into the TUN interface of a link; packets of equal lanes may be merged, those of UDP only where an IP stack is right
-    /// behind it.
+    /// The TUN interface of a link. Packets in the same lane may be merged; UDP packets only if the interface leads
+    /// directly to an IP stack.
     Tun {
         exit: LinkIndex,
         lane: u64,
         to_stack: bool,
     },
-    /// Into the TAP interface of a link, as it is.
+    /// The TAP interface of a link, unchanged.
     Tap(LinkIndex),
 }
 
-/// Who waits: what drops are counted for, and where it goes.
+/// Where a waiting packet goes, and what its drop is counted for.
 #[derive(Clone)]
 pub(super) struct QueuedFor {
     pub(super) direction: TrafficDirection,
@@ -73,7 +73,7 @@ pub(super) struct QueuedFor {
     pub(super) to: ShapedOutput,
 }
 
-/// A packet that waits.
+/// Waiting packet.
 struct ShapedPacket {
     place: SlotSize,
     buffer_id: BufferId,
@@ -93,7 +93,7 @@ impl ShapedPacket {
     }
 }
 
-/// A payload that has its place, and is still to be copied there.
+/// Payload whose buffer is assigned but which is not copied yet.
 struct PendingCopy {
     place: SlotSize,
     buffer_id: BufferId,
@@ -101,18 +101,18 @@ struct PendingCopy {
     payload: Range<usize>,
 }
 
-/// The waiting packets of one worker.
+/// Waiting packets of one worker.
 pub(super) struct Shaping {
     shaper: Shaper<ShapedPacket>,
     short: SlotPool,
     long: SlotPool,
     pending: Vec<PendingCopy>,
-    /// What had to make room for others.
+    /// Packets evicted to make room for others.
     evicted: Vec<ShapedPacket>,
 }
 
 impl Shaping {
-    /// All memory that it will ever have; it is touched only as packets wait.
+    /// Reserves all memory that is ever needed; pages are touched only as packets wait.
     pub(super) fn new() -> io::Result<Shaping> {
         const SEGMENTS: usize = libgeneve::offload::segments::MAX_SPLIT_SEGMENTS;
         Ok(Shaping {
@@ -124,25 +124,25 @@ impl Shaping {
         })
     }
 
-    /// When the next packet leaves.
+    /// Departure time of the next packet.
     #[inline]
     pub(super) fn departure(&self) -> Option<Now> {
         self.shaper.departure()
     }
 
-    /// Whether no packet waits, and every place is free.
+    /// Whether no packet waits and every buffer is free.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn is_at_rest(&self) -> bool {
         let idle = |store: &SlotPool| store.buffers.held() == 0;
         self.shaper.is_empty() && idle(&self.short) && idle(&self.long)
     }
 
-    /// The memory of this kind.
+    /// Returns the buffers of a size class.
     pub(super) fn buffers(&mut self, place: SlotSize) -> &mut BufferPool {
         &mut self.store(place).buffers
     }
 
-    /// One user less of a place.
+    /// Drops a reference to a buffer.
     pub(super) fn release(&mut self, place: SlotSize, buffer_id: BufferId) {
         let store = self.store(place);
         if store.buffers.release(buffer_id) {
@@ -157,7 +157,7 @@ impl Shaping {
         }
     }
 
-    /// Lets packets of this journey wait for their rates; `before` bytes of each are not charged.
+    /// Queues packets of this journey until their rate limits allow them; `before` bytes of each are not charged.
     pub(super) fn queue<'a>(
         &'a mut self,
         metered: &'a Metered,
@@ -177,7 +177,7 @@ impl Shaping {
         }
     }
 
-    /// Copies the payloads of the packets that were queued last, which lie in `bytes`.
+    /// Copies the payloads of the packets queued last, which lie in `bytes`.
     pub(super) fn fill(&mut self, bytes: &[u8]) {
         while let Some(pending) = self.pending.pop() {
             let payload = &bytes[pending.payload];
@@ -187,7 +187,7 @@ impl Shaping {
     }
 }
 
-/// Takes the segments of one packet into the queue of its rates. [`Shaping::fill`] copies their payload.
+/// Sink that queues the segments of one packet. [`Shaping::fill`] copies their payload.
 pub(super) struct QueueSink<'a> {
     shaping: &'a mut Shaping,
     metered: &'a Metered,
@@ -200,7 +200,7 @@ pub(super) struct QueueSink<'a> {
 }
 
 impl QueueSink<'_> {
-    /// A place for a packet of so many bytes, `charged` of which are the inner packet's.
+    /// Allocates a buffer for a packet of `len` bytes, `charged` of which belong to the inner packet.
     fn place(&mut self, len: usize, charged: u32) -> Option<(SlotSize, BufferId)> {
         let place = match len {
             0..=SHORT_PLACE => SlotSize::Short,
@@ -258,7 +258,7 @@ impl SegmentSink for QueueSink<'_> {
 }
 
 impl<B: PacketIo> Worker<B> {
-    /// Whether a packet has to wait for its rates; if not, it is paid for.
+    /// Charges a packet to its rate limits; returns `metered` if it has to wait.
     #[inline]
     pub(super) fn must_wait(&self, metered: Option<Metered>) -> Option<Metered> {
         let metered = metered?;
@@ -266,7 +266,7 @@ impl<B: PacketIo> Worker<B> {
         (!passes).then_some(metered)
     }
 
-    /// Lets a packet wait that goes into TUN.
+    /// Queues a packet that goes to TUN.
     pub(super) fn queue_for_tun(
         &mut self,
         held: &BufferedPacket,
@@ -293,7 +293,7 @@ impl<B: PacketIo> Worker<B> {
         }
     }
 
-    /// Sends the waiting packets on that are within their rates by now.
+    /// Sends the waiting packets that are within their rate limits by now.
     pub(super) fn release_waiting(&mut self, tables: &Tables) -> io::Result<()> {
         if self.shaping.shaper.is_empty() {
             return Ok(());
@@ -315,7 +315,7 @@ impl<B: PacketIo> Worker<B> {
         Ok(())
     }
 
-    /// Drops what waits on a link that goes: another may get its place.
+    /// Drops the packets waiting on a link that is being removed, because its slot may be reused.
     pub(super) fn drop_queued(&mut self, link: LinkIndex) {
         let Shaping {
             shaper, evicted, ..
@@ -329,7 +329,7 @@ impl<B: PacketIo> Worker<B> {
         }
     }
 
-    /// Counts what had to make room.
+    /// Counts the evicted packets.
     pub(super) fn drop_evicted(&mut self) {
         while let Some(waiting) = self.shaping.evicted.pop() {
             self.drop_waiting(&waiting, DropReason::RateExceeded);
@@ -359,7 +359,7 @@ impl<B: PacketIo> Worker<B> {
         self.shaping.release(waiting.place, waiting.buffer_id);
     }
 
-    /// Sends a packet on that has waited; its place is given back, or goes with it.
+    /// Sends a packet that has waited; its buffer is released or passes to the next owner.
     fn send_shaped(
         &mut self,
         tables: &Tables,
@@ -442,14 +442,14 @@ impl<B: PacketIo> Worker<B> {
         let buffers = self.shaping.buffers(place);
         let payload = buffers.map().iovec(buffer_id, before, len - before);
         let header = &buffers.bytes_mut(buffer_id)[..before];
-        // SAFETY: `with_room` gave a train that it fits. The packet's place is held since it began to wait, and goes with the
-        // train, which releases it; nobody else knows it any more.
+        // SAFETY: `with_room` gave a train that the packet fits into. The packet's buffer has been held since it
+        // began to wait, and passes to the train, which releases it; nothing else refers to it any more.
         unsafe { train.push(header, before, payload) };
         train.buffer_ids.push((PoolKind::Waiting(place), buffer_id));
         Ok(())
     }
 
-    /// Notes in a packet that it experienced congestion.
+    /// Marks a packet as having experienced congestion (ECN CE).
     fn mark(&mut self, waiting: &ShapedPacket) {
         let buffers = self.shaping.buffers(waiting.place);
         let inner = &mut buffers.bytes_mut(waiting.buffer_id)[waiting.before..waiting.len];

@@ -1,7 +1,8 @@
-//! One worker over the backend in memory, on a fixed configuration, for tests and fuzzing.
+//! Simulation for tests and fuzzing: one worker over the in-memory backend, with a fixed configuration.
 //!
-//! The host is 192.0.2.1. Its links carry the VNIs of [`SimulatedLink`]; behind each are 10.0.0.2 on the host
-//! [`REMOTE_HOSTS`]\[0\] and 10.0.0.3 on \[1\], and here 10.0.0.1. The descriptors are of `/dev/null`: nobody reads or writes them.
+//! The host is 192.0.2.1. Its links have the VNIs of [`SimulatedLink`]; behind each of them, 10.0.0.2 is on the host
+//! [`REMOTE_HOSTS`]\[0\], 10.0.0.3 on \[1\], and 10.0.0.1 on this one. All descriptors are `/dev/null`: they are
+//! never read or written.
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -41,32 +42,32 @@ use super::udp::{RxSocket, SocketProfile, SourcePortPool};
 use super::unknown_vnis::UnknownVnis;
 use super::worker::{LinkSlot, Worker, WorkerClock, WorkerCommand, WorkerConfig, WorkerShared};
 
-/// The hosts that datagrams come from and go to.
+/// Hosts that datagrams come from and go to.
 pub const REMOTE_HOSTS: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)),
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, 3)),
 ];
-/// The inner MTU of every link.
+/// Inner MTU of every link.
 pub const SIMULATED_MTU: u16 = 1400;
-/// The MAC address of the TAP interface, and of the links that put IP packets into frames.
+/// MAC address of the TAP interface, and of the links that carry IP packets in frames.
 pub const SIMULATED_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
-/// What a link with a rate may send, in bytes a second.
+/// Rate limit of the rated link, in bytes per second.
 const RATE: u64 = 1_000_000;
-/// The index of the only interface of the underlay.
+/// Index of the only underlay interface.
 const UNDERLAY: u32 = 7;
-/// Turns after which a worker that still has something is stuck.
+/// Number of turns after which a worker that still holds resources is considered stuck.
 const MANY_TURNS: usize = 10_000;
 
-/// A link of the simulated host; its number is its index, and 100 more its VNI.
+/// Link of the simulated host. Its number is its index; its VNI is its number plus 100.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SimulatedLink {
-    /// IP packets in a TUN.
+    /// IP packets over TUN.
     Ip,
-    /// The same, with a rate that packets wait for.
+    /// The same, with a rate limit.
     Rated,
     /// Ethernet frames in a TAP.
     Tap,
-    /// IP packets in a TUN that cross the wire in frames, whose neighbours are asked for.
+    /// IP packets over TUN that cross the wire in frames, with neighbour resolution.
     Neighbors,
 }
 
@@ -79,16 +80,16 @@ impl SimulatedLink {
         SimulatedLink::Neighbors,
     ];
 
-    /// Its place in the tables.
+    /// Index in the tables.
     #[must_use]
     pub fn index(self) -> LinkIndex {
         LinkIndex(self as u32)
     }
 
-    /// Its VNI.
+    /// VNI.
     ///
     /// # Panics
-    /// Never: they are small.
+    /// Never: the numbers are small.
     #[must_use]
     pub fn vni(self) -> Vni {
         Vni::new(100 + self as u32).expect("24 bits")
@@ -150,7 +151,7 @@ impl SimulatedLink {
     }
 }
 
-/// See the module's description.
+/// Simulated host; see the module documentation.
 pub struct Simulation {
     // The sockets' descriptors outlive the worker.
     worker: Worker<Memory>,
@@ -165,10 +166,10 @@ pub struct Simulation {
 }
 
 impl Simulation {
-    /// A worker that serves every link; with `tunnel_gso` it has a device for that.
+    /// Builds a worker that serves every link; with `tunnel_gso` it has a tunnel GSO device.
     ///
     /// # Panics
-    /// Where `/dev/null` cannot be opened, or there is no memory.
+    /// If `/dev/null` cannot be opened, or memory runs out.
     #[must_use]
     pub fn new(tunnel_gso: bool) -> Simulation {
         let (sender, events) = unbounded_channel();
@@ -242,7 +243,7 @@ impl Simulation {
             stray: false,
             fd: descriptor(),
         }));
-        // The first turn hears of the links, and reads from them.
+        // In the first turn the worker learns of the links and starts reading from them.
         self.turn();
     }
 
@@ -250,12 +251,13 @@ impl Simulation {
         let _ = self.commands.send(command);
     }
 
-    /// A packet waits in the link's TUN: virtio header and packet. False where the interface is gone.
+    /// Queues a packet, with its virtio header, in the link's TUN. Returns false if the interface is gone.
     pub fn feed_tun(&mut self, link: SimulatedLink, bytes: Vec<u8>) -> bool {
         self.worker.io.feed_tun(link.index().0, bytes)
     }
 
-    /// A train from this host waits in the socket; its datagrams are `segment` bytes long, or it is one where that is 0.
+    /// Queues a train from `src` in the socket; its datagrams are `segment` bytes long, or it is a single datagram if
+    /// that is 0.
     pub fn feed_socket(&mut self, src: IpAddr, segment: u16, bytes: Vec<u8>) {
         let notes = RxMetadata {
             segment,
@@ -267,28 +269,28 @@ impl Simulation {
         self.worker.io.feed_socket(0, bytes, src, notes);
     }
 
-    /// The faults that are to come.
+    /// Faults to inject.
     pub fn faults(&mut self) -> &mut FaultPlan {
         &mut self.worker.io.faults
     }
 
-    /// Lets completions be late and out of order from now on, as this seed says, or no longer.
+    /// From now on completes operations late and out of order, as determined by this seed; `None` ends that.
     pub fn set_disorder(&mut self, seed: Option<u64>) {
         self.worker.io.disorder = seed;
     }
 
-    /// The link's interface vanishes.
+    /// Removes the link's interface.
     pub fn vanish(&mut self, link: SimulatedLink) {
         self.worker.io.vanish(link.index().0);
     }
 
-    /// The daemon takes the link from the worker, which hears of it in its next turn.
+    /// Detaches the link from the worker, which learns of it in its next turn.
     pub fn detach(&mut self, link: SimulatedLink) {
         let (answer, _) = tokio::sync::mpsc::channel(1);
         self.tell(WorkerCommand::RemoveLink(link.index(), answer));
     }
 
-    /// Time passes.
+    /// Advances the clock.
     pub fn advance(&mut self, by: Duration) {
         if let WorkerClock::Set(now) = &self.shared.clock {
             let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
@@ -296,19 +298,19 @@ impl Simulation {
         }
     }
 
-    /// The worker takes one turn.
+    /// Runs one turn of the worker.
     ///
     /// # Panics
-    /// Where its backend found that it broke a rule.
+    /// If the backend detects a violation of its rules.
     pub fn turn(&mut self) {
         let turned = self.worker.cycle(&mut self.tables);
         turned.expect("the backend is not broken");
     }
 
-    /// Takes turns until the worker has nothing to do, while time passes; all that it had in use is free then.
+    /// Runs turns, and lets time pass, until the worker has nothing to do and has released everything.
     ///
     /// # Panics
-    /// Where a buffer, a train or a write does not come back.
+    /// If a buffer, a train or a write is not released.
     pub fn drain(&mut self) {
         for _ in 0..MANY_TURNS {
             self.turn();
@@ -333,12 +335,13 @@ impl Simulation {
             && self.worker.shaping.is_at_rest()
     }
 
-    /// What left since the last call.
+    /// Takes the datagrams sent since the last call.
     pub fn take_sent(&mut self) -> Vec<SentDatagram> {
         std::mem::take(&mut self.worker.io.sent)
     }
 
-    /// What was written since the last call into the interface of this link; of other interfaces it stays.
+    /// Takes the packets written to the interface of this link since the last call; those of other interfaces are
+    /// kept.
     pub fn take_written(&mut self, link: SimulatedLink) -> Vec<Vec<u8>> {
         let queue = self.queues[link as usize];
         let all = std::mem::take(&mut self.worker.io.written);
@@ -349,22 +352,22 @@ impl Simulation {
         own.into_iter().map(|packet| packet.bytes).collect()
     }
 
-    /// What was written since the last call into any interface.
+    /// Takes the packets written to any interface since the last call.
     pub fn take_all_written(&mut self) -> Vec<WrittenPacket> {
         std::mem::take(&mut self.worker.io.written)
     }
 
-    /// What the worker told the daemon since the last call.
+    /// Takes the worker's events since the last call.
     pub fn take_events(&mut self) -> Vec<EngineEvent> {
         std::iter::from_fn(|| self.events.try_recv().ok()).collect()
     }
 
-    /// The host of this address, as the links know it.
+    /// Returns the host with this address, as shared by the links.
     pub fn host(&mut self, addr: IpAddr) -> Arc<Host> {
         self.hosts.host(addr)
     }
 
-    /// The counters of a link.
+    /// Returns the counters of a link.
     #[must_use]
     pub fn counters(&self, link: SimulatedLink) -> LinkCounters {
         let mut sum = LinkCounters::default();
@@ -372,7 +375,7 @@ impl Simulation {
         sum
     }
 
-    /// The counters of all links, and of what belongs to none.
+    /// Returns the sum of the counters of all links and of packets that belong to none.
     #[must_use]
     pub fn all_counters(&self) -> LinkCounters {
         let mut sum = LinkCounters::default();
@@ -382,7 +385,7 @@ impl Simulation {
     }
 }
 
-/// The sockets that the links send from.
+/// Pool of sockets that the links send from.
 pub(super) fn simulated_pool() -> Arc<SourcePortPool> {
     let profile = SocketProfile {
         local: None,

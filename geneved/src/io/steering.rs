@@ -1,9 +1,10 @@
-//! Which receiving socket a datagram is queued on: a program that the kernel runs for each (`SO_ATTACH_REUSEPORT_CBPF`).
+//! Receive steering: a BPF program chooses the receiving socket for each datagram (`SO_ATTACH_REUSEPORT_CBPF`).
 //!
-//! The sockets of a port share it, and each has a queue of its own in the kernel, so that a flood fills only the one that
-//! it belongs to. The program looks at the VNI, which Geneve and VXLAN have in the same place, and at the outer source:
-//! a VPC has as many sockets of each worker as there are for it, and one source always uses the same of them. Whatever is of
-//! no VPC of the port, or too short to tell, goes to a single socket, the first. A flow's source port chooses the worker.
+//! The sockets of a port share it, and each has its own queue in the kernel, so that a flood fills only the queue
+//! that it belongs to. The program looks at the VNI, which Geneve and VXLAN have at the same offset, and at the outer
+//! source: a VPC has as many sockets per worker as are available to it, and one source always uses the same ones.
+//! Datagrams of no VPC of the port, or too short to tell, go to a single socket, the first. A flow's source port
+//! selects the worker.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -36,28 +37,29 @@ const JEQ_K: u16 = 0x15;
 const RET_K: u16 = 0x06;
 const RET_A: u16 = 0x16;
 const TAX: u16 = 0x07;
-/// Offsets from here count from the network header.
+/// Base of offsets that count from the network header.
 const NET: u32 = -0x10_0000_i32 as u32;
-/// Where a packet says whether it is for this host, broadcast or for a group (`PACKET_HOST` is 0).
+/// Offset of the packet type: for this host (`PACKET_HOST`, 0), broadcast or multicast.
 const PACKET_TYPE: u32 = (-0x1000_i32 + 4) as u32;
-/// Instructions of a program at most (`BPF_MAXINSNS`).
+/// Maximum number of instructions in a program (`BPF_MAXINSNS`).
 const MAX_INSTRUCTIONS: usize = 4096;
-/// The multiplier that spreads source ports over workers: 2³² divided by the golden ratio.
+/// Multiplier that spreads source ports over workers: 2³² divided by the golden ratio.
 const GOLDEN_RATIO: u32 = 0x9e37_79b1;
-/// Where the tree of VNIs says "on to the end" until it is known how far that is.
+/// Placeholder jump offset in the VNI tree for "to the end", until the distance is known.
 const TO_END: u32 = u32::MAX;
 
-/// How the sockets of one port and family are laid out: that of no VPC first, then for each place one of each worker.
+/// Layout of the sockets of one port and family: the socket of no VPC comes first, then for each place one socket per
+/// worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SocketLayout {
     pub(super) family: AddressFamily,
-    /// Workers, at least 1.
+    /// Number of workers, at least 1.
     pub(super) workers: u32,
-    /// Sockets of each worker for the VPCs of the port, at least 1.
+    /// Number of sockets per worker for the VPCs of the port, at least 1.
     pub(super) places: u32,
 }
 
-/// VNIs that follow each other, and how many there are before them.
+/// Range of consecutive VNIs, and the number of VNIs before it.
 #[derive(Clone, Copy, Debug)]
 struct VniRun {
     first: u32,
@@ -74,8 +76,8 @@ const fn jump(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
 }
 
 impl SocketLayout {
-    /// The program for these VNIs, which are in order and differ. Where they are too many and too scattered for one
-    /// program, they are spread by their numbers, and those of nobody with them.
+    /// Returns the program for these VNIs, which must be sorted and distinct. If there are too many separate ranges
+    /// for one program, VNIs are spread by hash instead, including unknown ones.
     pub(super) fn program(&self, vnis: &[Vni]) -> Vec<sock_filter> {
         let tree = tree(&runs(vnis));
         let program = self.assemble(vnis.len(), &tree);
@@ -85,18 +87,18 @@ impl SocketLayout {
         self.scattered()
     }
 
-    /// The program that does not ask whether anybody has a VNI.
+    /// Returns the program that does not check whether a VNI is known.
     pub(super) fn scattered(&self) -> Vec<sock_filter> {
         self.assemble(usize::MAX, &[op(MUL_K, GOLDEN_RATIO), op(RSH_K, 8)])
     }
 
-    /// How many sockets of a worker each of `vnis` VPCs has: a power of two, over which its sources are spread.
+    /// Number of sockets per worker for each of `vnis` VPCs: a power of two, over which its sources are spread.
     fn for_each_vpc(&self, vnis: usize) -> u32 {
         let share = usize::try_from(self.places).unwrap_or(usize::MAX) / vnis.max(1);
         1 << (share as u32).max(1).ilog2()
     }
 
-    /// `rank` turns the VNI into a number that spreads VPCs.
+    /// Assembles a program; `rank` maps the VNI to a number that spreads VPCs.
     fn assemble(&self, vnis: usize, rank: &[sock_filter]) -> Vec<sock_filter> {
         let each = self.for_each_vpc(vnis);
         let mut program = self.source();
@@ -104,7 +106,8 @@ impl SocketLayout {
         if self.workers > 1 {
             program.extend(self.worker());
         }
-        // A datagram that ends before its VNI ends the program here, with 0. So does one of nobody.
+        // If a datagram ends before its VNI, the program ends here and returns 0. It also returns 0 for an unknown
+        // VNI.
         program.extend([op(LDX_MEM, 0), op(LD_W_ABS, 4), op(RSH_K, 8)]);
         program.extend(rank);
         let whole = self.places - self.places % each;
@@ -119,7 +122,7 @@ impl SocketLayout {
         program
     }
 
-    /// The outer source in eight bits; neighbours differ in them.
+    /// Hashes the outer source to eight bits, so that adjacent addresses differ.
     fn source(&self) -> Vec<sock_filter> {
         let mut program = match self.family {
             AddressFamily::V4 => vec![op(LD_W_ABS, NET + 12)],
@@ -137,7 +140,7 @@ impl SocketLayout {
         program
     }
 
-    /// Adds the worker to what is stored.
+    /// Adds the worker's number to the stored value.
     fn worker(&self) -> Vec<sock_filter> {
         let port = match self.family {
             AddressFamily::V4 => vec![op(LDX_MSH, NET), op(LD_H_IND, NET)],
@@ -153,14 +156,15 @@ impl SocketLayout {
     }
 }
 
-/// Has the kernel queue datagrams of this socket's group by these VNIs, which are in order and differ.
+/// Has the kernel steer the datagrams of this socket's group by these VNIs, which must be sorted and distinct.
 ///
 /// # Errors
-/// The kernel has no such programs, or a sandbox forbids them: it spreads datagrams by their addresses and ports then.
+/// If the kernel lacks such programs or a sandbox forbids them. The kernel then spreads datagrams by addresses and
+/// ports.
 pub(super) fn steer(socket: &Socket, layout: &SocketLayout, vnis: &[Vni]) -> io::Result<()> {
     const OPTION: i32 = libc::SO_ATTACH_REUSEPORT_CBPF;
     match attach(socket, OPTION, &layout.program(vnis)) {
-        // A long program is more than net.core.optmem_max allows.
+        // A long program exceeds net.core.optmem_max.
         Err(e) if e.raw_os_error() == Some(libc::ENOMEM) => {
             attach(socket, OPTION, &layout.scattered())
         }
@@ -168,11 +172,11 @@ pub(super) fn steer(socket: &Socket, layout: &SocketLayout, vnis: &[Vni]) -> io:
     }
 }
 
-/// Has the socket take only what is for this host alone. A datagram to a broadcast or group address reaches every socket of
-/// its port: only one of them is to have it.
+/// Restricts the socket to unicast datagrams for this host. A broadcast or multicast datagram reaches every socket of
+/// its port, but only one of them should deliver it.
 ///
 /// # Errors
-/// Where the kernel has no socket filters.
+/// If the kernel has no socket filters.
 pub(super) fn refuse_groups(socket: &Socket) -> io::Result<()> {
     const FOR_HOST_ALONE: [sock_filter; 4] = [
         op(LD_W_ABS, PACKET_TYPE),
@@ -188,7 +192,7 @@ fn attach(socket: &Socket, option: i32, program: &[sock_filter]) -> io::Result<(
         len: program.len() as u16,
         filter: program.as_ptr().cast_mut(),
     };
-    // SAFETY: the kernel reads `len` instructions, which live until the call returns, and writes to none of them.
+    // SAFETY: the kernel reads `len` instructions, which live until the call returns, and modifies none of them.
     let rc = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -220,7 +224,7 @@ fn runs(vnis: &[Vni]) -> Vec<VniRun> {
     runs
 }
 
-/// Turns the VNI into its rank among the known ones; ends the program where it is not among them.
+/// Maps the VNI to its rank among the known ones; the program returns 0 if it is not known.
 fn tree(runs: &[VniRun]) -> Vec<sock_filter> {
     let Some(lowest) = runs.first() else {
         return vec![op(RET_K, 0)];
@@ -236,7 +240,7 @@ fn tree(runs: &[VniRun]) -> Vec<sock_filter> {
     program
 }
 
-/// Binary search: which of the runs the VNI is not below the start of, and whether it is in it.
+/// Binary search for the last range that starts at or below the VNI, then a check that the range contains it.
 fn branch(runs: &[VniRun]) -> Vec<sock_filter> {
     if let [run] = runs {
         return vec![
@@ -272,7 +276,7 @@ mod tests {
             .collect()
     }
 
-    /// The sockets of a port, and somebody who sends to it.
+    /// Sockets of a port, and the address to send to.
     struct ReuseportGroup {
         layout: SocketLayout,
         sockets: Vec<UdpSocket>,
@@ -311,7 +315,7 @@ mod tests {
             steer(&first.into(), &self.layout, vnis).unwrap();
         }
 
-        /// The number of the socket that this datagram is queued on.
+        /// Sends a datagram and returns the number of the socket that it is queued on.
         fn takes(&self, from: &UdpSocket, datagram: &[u8]) -> usize {
             from.send_to(datagram, self.to).unwrap();
             let mut buffer = [0; 64];

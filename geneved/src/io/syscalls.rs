@@ -1,7 +1,7 @@
-//! The backend on plain system calls: epoll, `read`, `recvmsg`, `sendmsg`, `writev`.
+//! Backend on plain system calls: epoll, `read`, `recvmsg`, `sendmsg`, `writev`.
 //!
-//! For hosts that forbid io_uring. Sends and writes are done when they are queued; their results are
-//! reported by the next turn. Buffers that come back are used again first, while they are in the cache.
+//! For hosts that forbid io_uring. Sends and writes are done when they are queued; their results are reported by the
+//! next turn. The buffer returned last is reused first, while it is in the cache.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -16,8 +16,8 @@ use super::cmsg;
 use super::pool_sizes::STRAY_BUFFERS;
 use super::time_slice;
 
-/// Packets taken from one descriptor before the others get their turn. It takes no more than half of the buffers that are
-/// free, either, so that those after it find some.
+/// Maximum number of packets taken from one descriptor before the others get their turn. It also takes no more than
+/// half of the free buffers, so that some are left for the others.
 const BUDGET: usize = 32;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ enum EpollTag {
     Bell,
 }
 
-/// See the module's description.
+/// Backend on plain system calls; see the module documentation.
 pub(super) struct Syscalls {
     epoll: Epoll,
     tuns: Vec<Option<RawFd>>,
@@ -37,7 +37,7 @@ pub(super) struct Syscalls {
     udp_pool: FreeBuffers,
     finished: Vec<Completion>,
     ready: [EpollEvent; 64],
-    /// Which of the descriptors that are ready is the first to be read.
+    /// Index of the ready descriptor that is read first.
     first: usize,
 }
 
@@ -69,10 +69,10 @@ impl FreeBuffers {
 }
 
 impl Syscalls {
-    /// A backend that fills these buffers and listens to the bell.
+    /// Creates a backend that fills these buffers and polls the eventfd `bell`.
     ///
     /// # Errors
-    /// Where epoll cannot be set up.
+    /// If epoll cannot be set up.
     pub(super) fn new(tun: &BufferPool, udp: &BufferPool, bell: RawFd) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let backend = Syscalls {
@@ -94,18 +94,19 @@ impl Syscalls {
             EpollFlags::EPOLLIN,
             u64::from(tag as u8) << 32 | u64::from(slot),
         );
-        // SAFETY: the worker keeps the descriptor open until the queue's or socket's end was reported.
+        // SAFETY: the worker keeps the descriptor open until the end of the queue or socket has been reported.
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };
         self.epoll.add(fd, event)?;
         Ok(())
     }
 
     fn unwatch(&self, fd: RawFd) {
-        // SAFETY: as in `watch`. A descriptor that is not watched any more is no harm.
+        // SAFETY: as in `watch`. A descriptor that is not watched any more does no harm.
         let _ = self.epoll.delete(unsafe { BorrowedFd::borrow_raw(fd) });
     }
 
-    /// Waits as long as it is told; a time to the nanosecond, because packets that wait for a rate leave by it.
+    /// Waits as long as `wait` says. The timeout has nanosecond resolution, because rate-limited packets are sent by
+    /// it.
     fn epoll_wait(&self, ready: &mut [EpollEvent], wait: WaitTime) -> nix::Result<usize> {
         let time = match wait {
             WaitTime::No => return self.epoll.wait(ready, EpollTimeout::ZERO),
@@ -125,7 +126,7 @@ impl Syscalls {
             )
         });
         match count {
-            // Before Linux 5.11; the burst makes good for the rest of the millisecond.
+            // Before Linux 5.11; the burst allowance makes up for the rest of the millisecond.
             Err(Errno::ENOSYS) => {
                 let millis = u16::try_from(time.as_millis() + 1).unwrap_or(u16::MAX);
                 self.epoll.wait(ready, EpollTimeout::from(millis))
@@ -142,7 +143,7 @@ impl Syscalls {
             let Some(buffer_id) = self.tun_pool.free.pop() else {
                 return;
             };
-            // SAFETY: the buffer is free, `len` bytes long, and nobody else's until it is reported.
+            // SAFETY: the buffer is free, `len` bytes long, and nothing else accesses it until it is reported.
             let rc = unsafe {
                 libc::read(
                     fd,
@@ -182,7 +183,8 @@ impl Syscalls {
                 return;
             };
             let (base, room) = (self.udp_pool.map.addr(buffer_id), self.udp_pool.len);
-            // SAFETY: the buffer has `len` bytes, and it is nobody else's: it was free, and is not reported yet.
+            // SAFETY: the buffer has `len` bytes, and nothing else accesses it: it was free, and has not been
+            // reported yet.
             match unsafe { receive_one(fd, base, room) } {
                 Some(train) => done.push(Completion::Datagrams {
                     slot,
@@ -198,10 +200,10 @@ impl Syscalls {
     }
 }
 
-/// Receives one train into the `room` bytes at `base`; `None` where there is none.
+/// Receives one train into the `room` bytes at `base`; `None` if there is none.
 ///
 /// # Safety
-/// These bytes may be written, and nobody else reads or writes them, until the call returns.
+/// These bytes must be writable, and nothing else may read or write them, until the call returns.
 unsafe fn receive_one(fd: RawFd, base: *mut u8, room: usize) -> Option<RxBatch> {
     #[repr(align(8))]
     struct RxControlBuffer([u8; cmsg::RECV_ROOM]);
@@ -219,8 +221,8 @@ unsafe fn receive_one(fd: RawFd, base: *mut u8, room: usize) -> Option<RxBatch> 
     message.msg_iovlen = 1;
     message.msg_control = control.0.as_mut_ptr().cast();
     message.msg_controllen = control.0.len();
-    // SAFETY: name, control and iov live through the call, and their lengths are given; the caller vouches for the `room`
-    // bytes at `base`.
+    // SAFETY: name, control and iov live through the call, and their lengths are given; the caller vouches for the
+    // `room` bytes at `base`.
     let rc = unsafe { libc::recvmsg(fd, &raw mut message, libc::MSG_DONTWAIT) };
     let len = u32::try_from(rc).ok()?;
     Some(RxBatch {
@@ -282,7 +284,8 @@ impl PacketIo for Syscalls {
     }
 
     fn bulk(&mut self, bulk: bool) {
-        // Free buffers are a stack here: the warmest is used next, however many there are.
+        // Free buffers form a stack here: the one that is most likely in the cache is used next, however many there
+        // are.
         time_slice::set_slice(bulk);
     }
 
@@ -295,7 +298,7 @@ impl PacketIo for Syscalls {
     }
 
     unsafe fn send(&mut self, id: u32, fd: RawFd, msg: *const libc::msghdr) {
-        // SAFETY: the caller vouches for the message beyond the end of this call; the kernel only reads it.
+        // SAFETY: the caller vouches for the message beyond this call; the kernel only reads it.
         let rc = unsafe { libc::sendmsg(fd, msg, libc::MSG_DONTWAIT) };
         self.finished.push(Completion::Sent {
             id,
@@ -304,7 +307,7 @@ impl PacketIo for Syscalls {
     }
 
     unsafe fn write(&mut self, id: u32, fd: RawFd, iov: &[libc::iovec]) {
-        // SAFETY: the caller vouches for the iovecs beyond the end of this call; the kernel only reads what they point to.
+        // SAFETY: the caller vouches for the iovecs beyond this call; the kernel only reads what they point to.
         let rc = unsafe { libc::writev(fd, iov.as_ptr(), iov.len() as i32) };
         self.finished.push(Completion::Wrote {
             id,
@@ -313,13 +316,13 @@ impl PacketIo for Syscalls {
     }
 
     fn idle(&self) -> bool {
-        // What is queued is done at once.
+        // Operations are carried out as they are queued.
         true
     }
 
     fn turn(&mut self, wait: WaitTime, done: &mut Vec<Completion>) -> io::Result<()> {
-        // Finished operations give buffers back, so they are reported before anything is read into new ones; but a worker
-        // that is behind finishes some in every turn.
+        // Finished operations return buffers, so they are reported before anything is read into new ones; but a
+        // worker that is behind finishes some in every turn, so it still reads.
         if !self.finished.is_empty() {
             done.append(&mut self.finished);
             if wait != WaitTime::No {
@@ -332,7 +335,7 @@ impl PacketIo for Syscalls {
             Err(nix::errno::Errno::EINTR) => 0,
             Err(e) => return Err(e.into()),
         };
-        // The kernel names those that stay ready in the same order each time.
+        // The kernel lists descriptors that stay ready in the same order each time.
         self.first = self.first.wrapping_add(1);
         let (late, early) = ready[..count].split_at(self.first.checked_rem(count).unwrap_or(0));
         for event in early.iter().chain(late) {
@@ -349,7 +352,7 @@ impl PacketIo for Syscalls {
 }
 
 fn set_nonblocking(fd: RawFd) {
-    // SAFETY: F_GETFL and F_SETFL only touch the flags of an open descriptor that is the worker's.
+    // SAFETY: F_GETFL and F_SETFL only touch the flags of an open descriptor that belongs to the worker.
     unsafe {
         let flags = libc::fcntl(fd, libc::F_GETFL);
         libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK);

@@ -1,14 +1,15 @@
-//! How the scheduler treats a worker thread.
+//! Scheduling parameters of a worker thread.
 
 use std::time::Duration;
 
-/// Linux's own time slice, about: it grows with the number of CPUs.
+/// Approximately Linux's default time slice, which grows with the number of CPUs.
 const NORMAL_SLICE: Duration = Duration::from_millis(3);
-/// Time slice of a worker while packets are small. In the usual one a worker that shares its core hands its neighbours more
-/// packets than their sockets hold; with a short one it runs sooner and for less long, at the same share of the core.
+/// Time slice of a worker while packets are small. With the default slice, a worker that shares its core hands its
+/// neighbours more packets than their sockets hold; with a short one it runs sooner and for a shorter time, at the
+/// same share of the core.
 const SHORT_SLICE: Duration = Duration::from_micros(150);
 
-/// `struct sched_attr` (sched_setattr(2)), in its first version.
+/// First version of `struct sched_attr` (sched_setattr(2)).
 #[repr(C)]
 #[derive(Default)]
 struct SchedAttr {
@@ -22,9 +23,9 @@ struct SchedAttr {
     period: u64,
 }
 
-/// Gives the calling thread a short time slice, or the usual one in `bulk`, where being interrupted costs throughput and
-/// few packets fill a socket anyway; kernels before 6.12 ignore it. Where the kernel or a sandbox refuses, the thread keeps
-/// the slice that it has: a worker works as well with it, only less evenly.
+/// Gives the calling thread a short time slice, or the default one in `bulk`, where preemption costs throughput and
+/// few packets fill a socket anyway. Kernels before 6.12 ignore it. If the kernel or a sandbox refuses, the thread
+/// keeps its slice: the worker still works, only less evenly.
 pub(super) fn set_slice(bulk: bool) {
     let attributes = SchedAttr {
         size: size_of::<SchedAttr>() as u32,

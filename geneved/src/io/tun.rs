@@ -1,7 +1,7 @@
-//! TUN devices: made with virtio headers and segmentation offloads, one queue a worker.
+//! TUN devices with virtio headers and segmentation offloads, one queue per worker.
 //!
-//! A device of one queue comes from the `tun` crate; it knows no more than one, so further queues are
-//! opened here. Addresses, MTU and the like are `net`'s business.
+//! The `tun` crate creates devices with a single queue only, so multi-queue devices are opened here. `net` sets
+//! addresses, MTU and the like.
 
 use std::ffi::CString;
 use std::fs::OpenOptions;
@@ -25,31 +25,31 @@ nix::ioctl_readwrite_bad!(tun_set_iff, libc::TUNSETIFF, libc::ifreq);
 nix::ioctl_write_int_bad!(tun_set_offload, libc::TUNSETOFFLOAD);
 nix::ioctl_write_ptr_bad!(tun_set_vnet_hdr_size, libc::TUNSETVNETHDRSZ, libc::c_int);
 
-/// A TUN device that was just made, with its queues.
+/// TUN device that was just created, with its queues.
 #[derive(Debug)]
 pub struct Tun {
-    /// The interface's name.
+    /// Interface name.
     pub name: String,
-    /// Whether the kernel hands over and takes UDP super-packets (USO, Linux ≥ 6.2).
+    /// Whether the kernel passes UDP super-packets in both directions (USO, Linux ≥ 6.2).
     pub uso: bool,
     pub(super) queues: Vec<OwnedFd>,
 }
 
 impl Tun {
-    /// Its queues; the interface goes with the last of them.
+    /// Returns its queues; the interface goes away with the last of them.
     #[must_use]
     pub fn into_queues(self) -> Vec<OwnedFd> {
         self.queues
     }
 }
 
-/// Why a TUN device could not be made.
+/// Error from creating a TUN device.
 #[derive(Debug, thiserror::Error)]
 pub enum TunError {
     /// The name is empty, too long (15 bytes at most) or has a character that Linux forbids.
     #[error("\"{0}\" is not a valid interface name")]
     Name(String),
-    /// There is an interface of this name.
+    /// An interface with this name exists.
     #[error("an interface named \"{0}\" exists already")]
     Exists(String),
     /// `/dev/net/tun` cannot be opened.
@@ -60,9 +60,9 @@ pub enum TunError {
     /// The kernel refused the device.
     #[error("cannot create TUN device \"{name}\": {error}{}", hint(.error))]
     Create {
-        /// The interface's name.
+        /// Interface name.
         name: String,
-        /// What the kernel said.
+        /// Error from the kernel.
         error: io::Error,
     },
 }
@@ -92,11 +92,11 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// The kernel puts a number that is free into it.
+/// Name pattern; the kernel replaces `%d` by a free number.
 const PROVISIONAL: &str = "gnvnew%d";
 
-/// Makes a TUN device as [`create_tun`] does, under a provisional name that [`Tun::name`] has: it is to be moved to
-/// another network namespace. A device that was made inside a namespace would keep that namespace alive.
+/// Creates a TUN device as [`create_tun`] does, to be moved to another network namespace. It has a provisional name,
+/// see [`Tun::name`]. A device created inside a namespace would keep that namespace alive.
 ///
 /// # Errors
 /// See [`TunError`].
@@ -104,8 +104,8 @@ pub fn create_tun_to_move(queues: usize, tap: bool) -> Result<Tun, TunError> {
     finish(PROVISIONAL, open_queues(PROVISIONAL, queues, tap)?)
 }
 
-/// Makes a TUN device, or with `tap` a TAP device, with `queues` queues in the calling thread's network namespace. It is down, and goes
-/// away when the last queue is closed.
+/// Creates a TUN device, or with `tap` a TAP device, with `queues` queues in the calling thread's network namespace.
+/// It is down, and goes away when the last queue is closed.
 ///
 /// # Errors
 /// See [`TunError`].
@@ -123,7 +123,7 @@ pub fn create_tun(name: &str, queues: usize, tap: bool) -> Result<Tun, TunError>
     if if_nametoindex(name).is_ok() {
         return Err(TunError::Exists(name.into()));
     }
-    // The kernel takes a moment to forget a device whose last user was an io_uring that is just being closed.
+    // The kernel takes a moment to remove a device whose last user was an io_uring that is just being closed.
     let mut opened = open_queues(name, queues, tap);
     for _ in 0..20 {
         match &opened {
@@ -137,7 +137,7 @@ pub fn create_tun(name: &str, queues: usize, tap: bool) -> Result<Tun, TunError>
     finish(name, opened?)
 }
 
-/// Switches the offloads on.
+/// Enables the offloads.
 fn finish(name: &str, (real, queues): (String, Vec<OwnedFd>)) -> Result<Tun, TunError> {
     let create = |error| TunError::Create {
         name: name.into(),
@@ -158,7 +158,7 @@ fn finish(name: &str, (real, queues): (String, Vec<OwnedFd>)) -> Result<Tun, Tun
     })
 }
 
-/// Opens the queues of one device; returns its name as well, which the kernel completes where there is a `%d` in it.
+/// Opens the queues of one device; also returns its name, in which the kernel has replaced any `%d`.
 fn open_queues(name: &str, queues: usize, tap: bool) -> Result<(String, Vec<OwnedFd>), TunError> {
     if queues <= 1 {
         let (real, queue) = open_single(name, tap)?;
@@ -198,14 +198,15 @@ fn open_single(name: &str, tap: bool) -> Result<(String, OwnedFd), TunError> {
         error: io::Error::other(error),
     })?;
     let fd = device.into_raw_fd();
-    // SAFETY: into_raw_fd gave up the device's descriptor; it is ours alone.
+    // SAFETY: into_raw_fd released ownership of the device's descriptor, so nothing else owns it.
     Ok((real, unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
-/// A TAP device that takes encapsulated super-packets (Linux ≥ 6.17): its name and its queues. It is down.
+/// Creates a TAP device that takes encapsulated super-packets (Linux ≥ 6.17); returns its name and its queues. It is
+/// down.
 ///
 /// # Errors
-/// What the kernel says where it does not know the offload, or refuses the device.
+/// If the kernel does not support the offload, or refuses the device.
 pub(super) fn tap_with_tunnel_offload(queues: usize) -> io::Result<(String, Vec<OwnedFd>)> {
     const TUN_F_UDP_TUNNEL_GSO: libc::c_ulong = 0x080;
     const TUN_F_UDP_TUNNEL_GSO_CSUM: libc::c_ulong = 0x100;
@@ -244,7 +245,7 @@ fn open_multi(name: &str, tap: bool) -> Result<(OwnedFd, String), TunError> {
     open_queue(name, flags).map_err(create)
 }
 
-/// Opens one queue; a name with `%d` is completed by the kernel.
+/// Opens one queue; the kernel replaces `%d` in the name.
 fn open_queue(name: &str, flags: libc::c_int) -> io::Result<(OwnedFd, String)> {
     let file = OpenOptions::new()
         .read(true)
@@ -264,7 +265,7 @@ fn open_queue(name: &str, flags: libc::c_int) -> io::Result<(OwnedFd, String)> {
     Ok((file.into(), name))
 }
 
-/// A request about the interface `name`.
+/// Builds an `ifreq` for the interface `name`.
 pub(super) fn interface_request(name: &str) -> io::Result<libc::ifreq> {
     let text = CString::new(name)?;
     // SAFETY: ifreq is plain data, for which zero is valid.

@@ -1,14 +1,14 @@
-//! Transmit through tunnel GSO: the kernel, or the NIC, cuts encapsulated super-packets.
+//! Tunnel GSO on transmit: the kernel or the NIC segments encapsulated super-packets.
 //!
-//! Since Linux 6.17 a TAP device takes an encapsulated super-packet in one write, with a virtio header that says where
-//! the inner packet begins. The kernel forwards it out of the underlay and cuts it as late as possible. For that it
-//! needs a device of its own, for which alone forwarding is switched on. Only TCP super-packets over an IPv4
-//! underlay take this way; everything else goes through the sockets, with the same ports.
+//! Since Linux 6.17 a TAP device takes an encapsulated super-packet in one write, with a virtio header that says
+//! where the inner packet begins. The kernel forwards it to the underlay and segments it as late as possible. This
+//! needs a dedicated device, on which alone forwarding is enabled. Only TCP super-packets over an IPv4 underlay use
+//! it; everything else goes through the sockets, with the same ports.
 //!
-//! Whether packets really leave is found out with the first one of each link to each host, by the kernel's count of forwarded
-//! packets, and again every few seconds: firewall rules come and go. What is refused counts against the link that it came from and
-//! against no other: whoever is behind a link may write virtio headers of his own. Most of those do not get as far as the
-//! kernel, and what is handed to it is written anew from the packet's own headers.
+//! Whether packets are really sent is checked with the first one of each link to each host, by the kernel's count of
+//! forwarded packets, and again every few seconds, because firewall rules come and go. A refusal counts against the
+//! link that the packet came from and no other, because whoever is behind a link can forge virtio headers. Most
+//! forged headers do not reach the kernel, and the ones that it gets are rebuilt from the packet's own headers.
 
 use std::collections::HashMap;
 use std::fs;
@@ -40,7 +40,7 @@ use super::train::{TunWriteKind, outer_len};
 use super::tun::tap_with_tunnel_offload;
 use super::worker::{Worker, counters_of};
 
-/// What goes before the Geneve header.
+/// Headers before the Geneve header.
 #[derive(Clone, Copy, Debug, IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
 struct OuterHeaders {
@@ -50,20 +50,20 @@ struct OuterHeaders {
     udp: [u8; UDP_HEADER_LEN],
 }
 
-/// Bytes of all of them together.
+/// Total length of these headers.
 pub(super) const HEADERS: usize = size_of::<OuterHeaders>();
-/// The outer UDP header, from the Ethernet header.
+/// Offset of the outer UDP header from the Ethernet header.
 const UDP_AT: usize = ETHERNET_HEADER_LEN + IPV4_HEADER_LEN;
-/// Whom frames come from on the device, where nobody else is.
+/// Source MAC address of frames on the device, which has no other station.
 const SENDER: Mac = Mac::local([0, 0, 0, 0, 1]);
-/// The longest IP packet.
+/// Maximum length of an IP packet.
 const MAX_IP: usize = 65_535;
-/// After so long it is looked again whether packets to a host leave.
+/// Interval after which a working path to a host is checked again.
 const TRUST: Duration = Duration::from_secs(5);
-/// After so long a way that did not work is tried again.
+/// Interval after which a failed path is tried again.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// The device, before its queues go to the workers.
+/// Tunnel GSO device, before its queues go to the workers.
 #[derive(Debug)]
 pub struct TunnelDevice {
     name: String,
@@ -73,11 +73,11 @@ pub struct TunnelDevice {
 }
 
 impl TunnelDevice {
-    /// Makes the device where `segmentation` wants it, with a queue for each worker. It does nothing before the kernel is
-    /// told to forward what it brings: see [`TunnelDevice::ready`].
+    /// Creates the device if `segmentation` asks for it, with a queue for each worker. It has no effect until the
+    /// kernel is configured to forward its packets: see [`TunnelDevice::ready`].
     ///
     /// # Errors
-    /// Why there is none, in words for `geneved host show`.
+    /// If there is none; the text gives the reason for `geneved host show`.
     pub fn new(segmentation: Segmentation, workers: usize) -> Result<Self, String> {
         match segmentation {
             Segmentation::Auto if forwards() => {
@@ -100,19 +100,19 @@ impl TunnelDevice {
         })
     }
 
-    /// Its name, which the kernel chose.
+    /// Returns its name, which the kernel chose.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The device is up, has this MAC address, and what it brings is forwarded.
+    /// Confirms that the device is up, has this MAC address, and that its packets are forwarded.
     #[must_use]
     pub fn ready(self, mac: Mac) -> Self {
         TunnelDevice { mac, ..self }
     }
 
-    /// One queue for each worker.
+    /// Splits the device into one queue for each worker.
     pub(super) fn into_workers(self) -> impl Iterator<Item = TunnelGso> {
         let (mac, forced) = (self.mac, self.forced);
         self.queues.into_iter().map(move |queue| TunnelGso {
@@ -125,58 +125,58 @@ impl TunnelDevice {
     }
 }
 
-/// Whether the host routes packets of others.
+/// Whether this host forwards other traffic.
 fn forwards() -> bool {
     fs::read_to_string("/proc/sys/net/ipv4/ip_forward").is_ok_and(|text| text.trim() != "0")
 }
 
-/// One worker's queue of the device, and what it knows of the hosts.
+/// One worker's queue of the device, and its knowledge of the hosts.
 #[derive(Debug)]
 pub(super) struct TunnelGso {
     queue: OwnedFd,
     mac: Mac,
-    /// The operator asked for it, whatever the underlay's device can do.
+    /// The operator asked for it, regardless of what the underlay device supports.
     forced: bool,
     find_path: FindPath,
-    /// By the link, and the host's id.
+    /// By link and host ID.
     paths: HashMap<(LinkIndex, u32), PathState>,
 }
 
-/// How this host reaches another one.
+/// Path from this host to another one.
 #[derive(Clone, Copy, Debug)]
 struct UnderlayPath {
     local: Ipv4Addr,
-    /// The device on it does not need packets cut, or the operator does not ask.
+    /// The device on the path does not need segmented packets, or the operator forces tunnel GSO.
     worthwhile: bool,
 }
 
-/// Finds the path to a host, from the address that the link names; `true` where the operator forces this way.
+/// Looks up the path to a host from the link's local address; `true` if the operator forces tunnel GSO.
 type FindPath = fn(Ipv4Addr, Option<IpAddr>, bool) -> Option<UnderlayPath>;
 
-/// What is known of the way of a link's packets to a host.
+/// State of the path of a link's packets to a host.
 #[derive(Clone, Copy, Debug, Default)]
 struct PathState {
     state: GsoSupport,
-    /// The address that the link named as its own when that was found out.
+    /// The link's configured local address at the last path lookup.
     named: Option<IpAddr>,
-    /// When that was found out.
+    /// When `state` was determined.
     since: Now,
-    /// The underlay's generation in which the following was found out.
+    /// Generation of the underlay at the last path lookup.
     found_in: Option<u32>,
-    /// The address of this host that its packets come from; none where there is no way to the host.
+    /// Source address of its packets; `None` if there is no path to the host.
     local: Option<Ipv4Addr>,
-    /// The device towards the host does not need the packets cut.
+    /// The device towards the host does not need segmented packets.
     worthwhile: bool,
 }
 
 impl PathState {
-    /// Finds out anew what follows from the underlay's routes and addresses.
+    /// Updates what follows from the underlay's routes and addresses.
     fn refresh(&mut self, path: Option<UnderlayPath>) {
         let before = self.local;
         self.local = path.map(|path| path.local);
         self.worthwhile = path.is_some_and(|path| path.worthwhile);
         if self.local != before {
-            // Firewall and reverse-path filter may think otherwise of another address.
+            // Firewall and reverse-path filter may treat another source address differently.
             self.state = GsoSupport::Untried;
         }
     }
@@ -190,17 +190,17 @@ enum GsoSupport {
     Refused,
 }
 
-/// The way of one super-packet.
+/// Path of one super-packet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TunnelPath {
     local: Ipv4Addr,
     remote: Ipv4Addr,
-    /// This packet must be seen to leave.
+    /// Whether to verify that this packet is really sent.
     watched: bool,
 }
 
 impl TunnelGso {
-    /// A device of which nobody asks the kernel: every host can be reached from 192.0.2.1.
+    /// Simulated device that does not query the kernel: every host is reachable from 192.0.2.1.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn simulated(queue: OwnedFd) -> Self {
         TunnelGso {
@@ -217,8 +217,8 @@ impl TunnelGso {
         }
     }
 
-    /// The way of a super-packet, where it can go through the device. One that is watched leaves at once, which keeps the order
-    /// only while the backend is `idle`.
+    /// Returns the path of a super-packet if it can go through the device. A watched packet is sent synchronously,
+    /// which preserves the order only while the backend is `idle`.
     #[inline]
     pub(super) fn path(
         &mut self,
@@ -262,7 +262,7 @@ impl TunnelGso {
         self.paths.entry((link, host)).or_default()
     }
 
-    /// Notes whether a link's packets to a host pass; true where that is news.
+    /// Records whether a link's packets to a host pass; returns true if that has changed.
     fn set_support(&mut self, link: LinkIndex, host: u32, works: bool, now: Now) -> bool {
         let path_state = self.path_state(link, host);
         let state = if works {
@@ -275,7 +275,7 @@ impl TunnelGso {
         before != state && (before, state) != (GsoSupport::Untried, GsoSupport::Works)
     }
 
-    /// Writes everything that goes before the inner packet into `out`; returns how many bytes.
+    /// Writes everything that goes before the inner packet to `out`; returns the number of bytes.
     #[inline]
     fn headers(
         &self,
@@ -289,11 +289,11 @@ impl TunnelGso {
         let checksum = want.source.checksum;
         let before = usize::from(want.key.before);
         let udp_len = (UDP_HEADER_LEN + before + usize::from(packet.total_len)) as u16;
-        // The inner Ethernet header, where there is one, lies before the packet in its buffer.
+        // The inner Ethernet header, if present, lies before the packet in its buffer.
         let inner_at = (UDP_AT + UDP_HEADER_LEN + before) as u16;
         let ip = Ipv4Header {
             tos: forward.outer.tos,
-            // The kernel's forwarding takes one off the TTL.
+            // The kernel decrements the TTL when it forwards the packet.
             ttl: forward.outer.ttl.unwrap_or(DEFAULT_TTL).saturating_add(1),
             ..Ipv4Header::new(
                 tunnel_path.local,
@@ -321,7 +321,8 @@ impl TunnelGso {
 }
 
 impl<B: PacketIo> Worker<B> {
-    /// Hands a super-packet to the kernel uncut; false where it does not take it, and the packet is as it was.
+    /// Passes a super-packet to the kernel unsegmented; returns false if the kernel does not take it, in which case
+    /// the packet is unchanged.
     pub(super) fn hand_over(
         &mut self,
         read: TunRead,
@@ -374,13 +375,14 @@ impl<B: PacketIo> Worker<B> {
         write.forward = Some(want.forward.clone());
         self.tun_buffers.hold(read.buffer_id);
         let queue = tunnel.queue.as_raw_fd();
-        // SAFETY: the tunnel's queue is the worker's own and outlives the backend; the slot is used again after `Wrote`, and the
-        // buffer is held until then.
+        // SAFETY: the tunnel's queue is the worker's own and outlives the backend; the slot is reused only after
+        // `Wrote`, and the buffer is held until then.
         unsafe { self.io.write(id, queue, self.writes.slot(id).iovs()) };
         true
     }
 
-    /// Notes whether the kernel forwards a link's super-packets to a host, and tells the daemon if that is news.
+    /// Records whether the kernel forwards a link's super-packets to a host, and tells the daemon if that has
+    /// changed.
     fn note_way(&mut self, forward: &Forward, works: bool) {
         let (link, host) = (forward.link, forward.host.addr);
         if let Some(tunnel) = &mut self.tunnel
@@ -391,7 +393,7 @@ impl<B: PacketIo> Worker<B> {
         }
     }
 
-    /// Lets taps see a super-packet that was handed over.
+    /// Shows taps a super-packet that was passed to the kernel.
     fn tell_taps_of_uncut(&mut self, id: u32) {
         let write = self.writes.slot(id);
         let (link, packets) = (write.link, write.packets);
@@ -404,7 +406,8 @@ impl<B: PacketIo> Worker<B> {
             .offer_outer(&packet_outcome, encapsulation, None, HEADERS - ip_at);
     }
 
-    /// The kernel took a super-packet, or refused it: then it is cut here, and so is all that follows of its link to this host.
+    /// Handles the kernel's answer to a super-packet. If it was refused, it is segmented here, and so are all later
+    /// ones of its link to this host.
     pub(super) fn on_handed_over(&mut self, tables: &Tables, id: u32, taken: bool) {
         let write = self.writes.slot(id);
         let (link, packets, (_, buffer_id)) = (write.link, write.packets, write.buffer_ids[0]);
@@ -426,7 +429,7 @@ impl<B: PacketIo> Worker<B> {
         self.release(PoolKind::Tun, buffer_id);
     }
 
-    /// Sends a super-packet in trains that was handed over in vain. It is decided, and translated, already.
+    /// Sends a super-packet that the kernel refused, now in trains. It has already been decided and translated.
     fn cut_after_all(
         &mut self,
         tables: &Tables,
@@ -462,32 +465,32 @@ impl<B: PacketIo> Worker<B> {
     }
 }
 
-/// A TUN read: the buffer, and how many bytes of it.
+/// A TUN read: the buffer, and the number of bytes in it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TunRead {
     pub(super) buffer_id: BufferId,
     pub(super) len: usize,
 }
 
-/// What the kernel knows of the path to a host.
+/// Looks up the path to a host in the kernel.
 fn path_of_kernel(remote: Ipv4Addr, named: Option<IpAddr>, forced: bool) -> Option<UnderlayPath> {
     let local = local_towards(remote, named)?;
     let worthwhile = forced || device_cuts(local);
     Some(UnderlayPath { local, worthwhile })
 }
 
-/// Whether the device with this address takes encapsulated super-packets uncut. One that does not would have the kernel cut
-/// them, which costs more than trains do.
+/// Whether the device with this address takes encapsulated super-packets unsegmented. With any other device the
+/// kernel would segment them in software, which costs more than trains do.
 fn device_cuts(local: Ipv4Addr) -> bool {
     device_features::device_of(local.into())
         .is_some_and(|device| device_features::cuts_tunnels(&device).unwrap_or(false))
 }
 
-/// The source address of packets to `remote`: the one that is `named`, while this host has it, or the kernel's choice.
+/// Source address of packets to `remote`: the `named` one, if this host has it, or the kernel's choice.
 fn local_towards(remote: Ipv4Addr, named: Option<IpAddr>) -> Option<Ipv4Addr> {
     let from = named.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
     let socket = UdpSocket::bind((from, 0)).ok()?;
-    // Connecting a UDP socket sends nothing; it only looks the route up.
+    // Connecting a UDP socket sends nothing; it only looks up the route.
     socket.connect((remote, 9)).ok()?;
     match socket.local_addr().ok()? {
         SocketAddr::V4(local) => Some(*local.ip()),

@@ -1,8 +1,8 @@
-//! UDP sockets: those that receive on the Geneve port, and the pools that source ports come from.
+//! UDP sockets: receivers on the Geneve port, and pools of source ports.
 //!
-//! A receiving socket belongs to one worker, and a port has several ([`super::steering`]). The sockets of
-//! a pool are shared by all workers and only send: a filter that refuses everything keeps stray
-//! datagrams to those ports out, while ICMP errors still reach the error queue.
+//! A receiving socket belongs to one worker, and a port has several ([`super::steering`]). The sockets of a pool are
+//! shared by all workers and only send: a filter that rejects everything keeps out stray datagrams to those ports,
+//! while ICMP errors still reach the error queue.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,26 +18,27 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use super::steering::refuse_groups;
 use crate::random;
 
-/// Bytes asked for as send buffer of each socket.
+/// Requested send buffer size of each socket, in bytes.
 const SEND_BUFFER: usize = 8 << 20;
-/// Bytes asked for as receive buffer of a socket that only sends, whose error queue is bounded by it: eight errors that
-/// quote much, or fifty that quote little. The kernel allows twice as many.
+/// Requested receive buffer size of a send-only socket, in bytes, which bounds its error queue: eight errors with
+/// long quotes, or fifty with short ones. The kernel allows twice as much.
 const ERROR_QUEUE: usize = 16 << 10;
-/// Bytes asked for as receive buffer of each socket of VPCs; the kernel counts its own part, and allows twice as many.
+/// Requested receive buffer size of each socket for VPCs, in bytes; the kernel counts its own overhead, and allows
+/// twice as much.
 const QUEUE_BUFFER: usize = 8 << 20;
-/// The same for the socket that takes what is of no VPC: only the latest of it is worth a look.
+/// Requested receive buffer size of the socket for datagrams of no VPC: only the latest of them matter.
 const STRAY_BUFFER: usize = 128 << 10;
-/// Source-port sockets of one family at most; of a larger range so many are drawn.
+/// Maximum number of source-port sockets per family; from a larger range, this many ports are drawn.
 const POOL_SOCKETS: usize = 64;
-/// The same for datagrams that are fragmented only because the path is narrower than IPv6 may be: no router spreads
-/// fragments by ports.
+/// Maximum number of sockets for datagrams that are fragmented only because the path is narrower than the IPv6
+/// minimum MTU: no router spreads fragments by ports.
 const FRAGMENT_SOCKETS: usize = 4;
 
 // linux/udp.h
 const UDP_NO_CHECK6_TX: i32 = 101;
 const UDP_NO_CHECK6_RX: i32 = 102;
 
-/// The kernel's setting that is given as a plain integer socket option.
+/// Sets an integer socket option.
 pub(super) fn set_int(socket: &Socket, level: i32, name: i32, value: i32) -> io::Result<()> {
     // SAFETY: the kernel reads four bytes from `value`, which lives until the call returns.
     let rc = unsafe {
@@ -56,7 +57,7 @@ pub(super) fn set_int(socket: &Socket, level: i32, name: i32, value: i32) -> io:
     }
 }
 
-/// An address family of the underlay.
+/// Address family of the underlay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AddressFamily {
     V4,
@@ -87,10 +88,10 @@ impl AddressFamily {
     }
 }
 
-/// Makes sure that nobody has `port`: the workers' sockets share it, and sharing would let them join another program's.
+/// Checks that `port` is free: the workers' sockets share it, and sharing would let them join another program's.
 ///
 /// # Errors
-/// `EADDRINUSE` where somebody has it.
+/// `EADDRINUSE` if the port is taken.
 pub(super) fn ensure_free(family: AddressFamily, port: u16) -> io::Result<()> {
     let socket = Socket::new(family.domain(), Type::DGRAM, Some(Protocol::UDP))?;
     if family == AddressFamily::V6 {
@@ -99,7 +100,7 @@ pub(super) fn ensure_free(family: AddressFamily, port: u16) -> io::Result<()> {
     socket.bind(&SocketAddr::new(family.unspecified(), port).into())
 }
 
-/// Whether somebody has `port`, in whichever family the host has.
+/// Whether `port` is taken, in any family that the host has.
 #[must_use]
 pub fn port_is_taken(port: u16) -> bool {
     let taken = |family| {
@@ -108,10 +109,10 @@ pub fn port_is_taken(port: u16) -> bool {
     taken(AddressFamily::V4) || taken(AddressFamily::V6)
 }
 
-/// Opens one of the receiving sockets of `port`; the first one takes what is of no VPC ([`super::steering`]).
+/// Opens a receiving socket of `port`; the first one takes the datagrams of no VPC ([`super::steering`]).
 ///
 /// # Errors
-/// Whatever the kernel says to `socket(2)` or `bind(2)`, `EADDRINUSE` where somebody else has the port.
+/// Any error of `socket(2)` or `bind(2)`, `EADDRINUSE` if another program has the port.
 pub(super) fn receiver(
     family: AddressFamily,
     port: u16,
@@ -157,7 +158,7 @@ fn unless_unknown(error: io::Error) -> io::Result<()> {
     }
 }
 
-/// The forced size needs `CAP_NET_ADMIN`; without it the kernel's limit holds.
+/// Exceeding the kernel's limit needs `CAP_NET_ADMIN`; without it the limit applies.
 fn force_receive_buffer(socket: &Socket, bytes: usize) {
     if setsockopt(socket, sockopt::RcvBufForce, &bytes).is_err() {
         let _ = socket.set_recv_buffer_size(bytes);
@@ -170,42 +171,42 @@ fn force_send_buffer(socket: &Socket) {
     }
 }
 
-/// What a link asks of the sockets that it sends from. Links with equal profiles share sockets.
+/// A link's requirements for the sockets that it sends from. Links with equal profiles share sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketProfile {
-    /// The local underlay address, where the operator named one.
+    /// Local underlay address, if the operator configured one.
     pub local: Option<IpAddr>,
     /// UDP source ports.
     pub srcport: RangeInclusive<u16>,
-    /// The outer DF bit.
+    /// Outer DF bit.
     pub df: Df,
     /// Whether datagrams over IPv4 carry a UDP checksum (RFC 8926 section 3.3).
     pub udp_csum: bool,
-    /// Whether datagrams over IPv6 carry checksum zero.
+    /// Whether datagrams over IPv6 carry a zero checksum.
     pub udp6_zero_csum_tx: bool,
-    /// Whether each datagram leaves by itself and with whole checksums, for receivers that get what a network card would
-    /// have finished.
+    /// Whether each datagram is sent by itself with a finished checksum, for receivers that get what a network card
+    /// would have finished.
     pub whole: bool,
 }
 
-/// The sockets behind one [`SocketProfile`].
+/// Pool of sockets for one [`SocketProfile`].
 #[derive(Debug)]
 pub(super) struct SourcePortPool {
     pub(super) profile: SocketProfile,
-    /// What tells it from others of this daemon, also of those that are gone.
+    /// Serial number, unique among the daemon's pools, including those that are gone.
     pub(super) serial: u32,
     /// Ports of the range in the order in which they are tried.
     ports: Vec<u16>,
-    /// Those that trains are sent from; none where each datagram leaves whole.
+    /// Sockets for trains; `None` if every datagram needs a finished checksum.
     usual: Option<SourcePortSockets>,
-    /// Those that whole datagrams are put together on, from the same ports. A datagram that somebody else sent from one
-    /// of them meanwhile would become part of the one under way.
+    /// Sockets for datagrams with finished checksums, which are corked, from the same ports. A datagram that another
+    /// worker sent from the same socket meanwhile would become part of the corked one.
     whole: OnceLock<SourcePortSockets>,
-    /// Held while a datagram is put together, because all workers share the sockets.
+    /// Held while a datagram is corked, because all workers share the sockets.
     pub(super) cork: Mutex<()>,
 }
 
-/// The sockets of one pool for one way of sending.
+/// Sockets of one pool for one way of sending.
 #[derive(Debug)]
 struct SourcePortSockets {
     df_set: [Vec<SourcePort>; 2],
@@ -214,13 +215,13 @@ struct SourcePortSockets {
 }
 
 impl SourcePortPool {
-    /// Opens the sockets. `serial` tells the pool from others.
+    /// Opens the sockets. `serial` must be unique.
     ///
     /// # Errors
-    /// Where not a single port of the range can be bound in a family that the host has, or none can be drawn.
+    /// If not a single port of the range can be bound in a family that the host has, or none can be drawn.
     pub(super) fn open(profile: SocketProfile, serial: u32) -> io::Result<Arc<Self>> {
         let mut pool = SourcePortPool {
-            // Some ports may be taken: look at up to four times as many as are wanted.
+            // Some ports may be taken, so up to four times as many as needed are tried.
             ports: draw_ports(&profile.srcport, 4 * POOL_SOCKETS)?,
             profile,
             serial,
@@ -236,7 +237,7 @@ impl SourcePortPool {
         Ok(Arc::new(pool))
     }
 
-    /// A pool without sockets: nothing can be sent from it.
+    /// Returns a pool without sockets, from which nothing can be sent.
     pub(super) fn closed(profile: SocketProfile) -> Arc<Self> {
         Arc::new(SourcePortPool {
             profile,
@@ -248,7 +249,7 @@ impl SourcePortPool {
         })
     }
 
-    /// A pool of four ports whose sockets are whatever `descriptor` gives: for a backend that asks no kernel.
+    /// Returns a pool of four ports with descriptors from `descriptor`, for a backend without a kernel.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn of_descriptors(
         profile: SocketProfile,
@@ -276,7 +277,7 @@ impl SourcePortPool {
         })
     }
 
-    /// Opens the sockets for whole datagrams, where they are not open yet.
+    /// Opens the sockets for finished checksums, if they are not open yet.
     ///
     /// # Errors
     /// As [`SourcePortPool::open`].
@@ -289,23 +290,23 @@ impl SourcePortPool {
         Ok(())
     }
 
-    /// Whether it has no sockets for whole datagrams.
+    /// Whether it lacks sockets for finished checksums.
     pub(super) fn lacks_whole(&self) -> bool {
         self.whole.get().is_none()
     }
 
-    /// Whether it has sockets for whole datagrams beside the usual ones.
+    /// Whether it has sockets for finished checksums in addition to the usual ones.
     pub(super) fn has_both(&self) -> bool {
         self.usual.is_some() && self.whole.get().is_some()
     }
 
-    /// Shows every socket.
+    /// Calls `visit` for every socket.
     pub(super) fn each_socket(&self, mut visit: impl FnMut(RawFd)) {
         self.sources()
             .for_each(|source| visit(source.socket.as_raw_fd()));
     }
 
-    /// The source port of a socket of this pool.
+    /// Returns the source port of a socket of this pool.
     pub(super) fn port_of(&self, socket: RawFd) -> Option<u16> {
         let mut sources = self.sources();
         let source = sources.find(|source| source.socket.as_raw_fd() == socket)?;
@@ -317,7 +318,8 @@ impl SourcePortPool {
         all.flat_map(|sockets| sockets.df_set.iter().chain(&sockets.df_unset).flatten())
     }
 
-    /// The socket for a flow's hash, of those for `whole` datagrams or of the others; `None` where the family is not there.
+    /// Picks the socket for a flow's hash, from those for finished checksums if `whole`, otherwise from the usual
+    /// ones; `None` if the family is not available.
     #[inline]
     pub(super) fn pick(
         &self,
@@ -330,7 +332,7 @@ impl SourcePortPool {
             AddressFamily::V6 => !self.profile.udp6_zero_csum_tx,
             AddressFamily::V4 => self.profile.udp_csum,
         };
-        // What has no checksum is whole without further ado.
+        // A datagram without a checksum has none to finish.
         let whole = self.profile.whole || (whole && checksum);
         let all = match whole {
             true => self.whole.get()?,
@@ -338,7 +340,8 @@ impl SourcePortPool {
         };
         let df = match self.profile.df {
             _ if outer.fragment => false,
-            // The tables of before, for the moment that they outlive the sockets of before, may ask for what these have not.
+            // While old tables outlive the old sockets for a moment, they may ask for a DF setting that these sockets
+            // lack.
             Df::Set => true,
             Df::Unset => false,
             Df::Inherit => outer.df,
@@ -349,7 +352,7 @@ impl SourcePortPool {
             AddressFamily::V6 if outer.fragment => &all.df_unset[1],
             AddressFamily::V6 => &all.df_set[1],
         };
-        // The upper half of the hash scaled to the pool: the lower half chooses among hosts.
+        // Scales the upper half of the hash to the pool, because the lower half selects among hosts.
         let at = ((hash >> 32) * sockets.len() as u64) >> 32;
         let source = sockets.get(at as usize)?;
         Some(SourcePortChoice {
@@ -399,7 +402,7 @@ impl SourcePortSockets {
     }
 }
 
-/// How many sockets a pool of this profile has at most, where datagrams leave one way only.
+/// Maximum number of sockets that a pool of this profile has for one way of sending.
 #[must_use]
 pub fn sockets_of(profile: &SocketProfile) -> usize {
     let (low, high) = (*profile.srcport.start(), *profile.srcport.end());
@@ -417,19 +420,19 @@ pub fn sockets_of(profile: &SocketProfile) -> usize {
     }
 }
 
-/// One source port.
+/// Source port.
 #[derive(Debug)]
 struct SourcePort {
     socket: OwnedFd,
     port: u16,
 }
 
-/// A flow's source port.
+/// Socket and source port picked for a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SourcePortChoice {
     pub(super) socket: RawFd,
     pub(super) port: u16,
-    /// Whether datagrams carry a UDP checksum; those that do not cannot be sent as trains.
+    /// Whether datagrams carry a UDP checksum; those without cannot be sent as trains.
     pub(super) checksum: bool,
 }
 
@@ -440,8 +443,8 @@ fn no_ipv6(error: &io::Error) -> bool {
     )
 }
 
-/// So many different ports of a range, or all of them, in an order that nobody outside can guess: whoever knows which
-/// ports are sent from can write ICMP errors about what was sent.
+/// Draws up to `most` different ports of a range, in an order that outsiders cannot guess: knowing the source ports
+/// allows forging ICMP errors.
 fn draw_ports(range: &RangeInclusive<u16>, most: usize) -> io::Result<Vec<u16>> {
     let mut ports: Vec<u16> = range.clone().collect();
     let most = most.min(ports.len());
@@ -480,10 +483,9 @@ fn senders(
     }
 }
 
-/// How a socket treats the path MTU (ip(7), `IP_MTU_DISCOVER`). What the kernel has cached of a path is anybody's
-/// claim, so it is not asked: with `PROBE` DF is set and the device's MTU holds, with `OMIT` DF is not set, and
-/// routers cut. IPv6 has no such routers, so what has to be cut is cut here, by the kernel's cache, which never goes
-/// below 1280.
+/// How a socket treats the path MTU (ip(7), `IP_MTU_DISCOVER`). The kernel's cached path MTU may be forged, so it is
+/// not used: with `PROBE` DF is set and the device's MTU applies; with `OMIT` DF is not set, and routers fragment.
+/// IPv6 routers do not fragment, so there the kernel does, by its cached path MTU, which is never below 1280.
 fn discover(family: AddressFamily, df: bool) -> i32 {
     match (family, df) {
         (AddressFamily::V4, true) => libc::IP_PMTUDISC_PROBE,
@@ -505,7 +507,7 @@ fn sender(
         AddressFamily::V4 => {
             set_int(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, discover)?;
             set_int(&socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1)?;
-            // Says which interface received an ICMP error.
+            // Provides the interface that received an ICMP error.
             set_int(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
             if !profile.udp_csum {
                 set_int(&socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1)?;
@@ -536,18 +538,18 @@ fn sender(
     Ok(socket)
 }
 
-/// A filter of one instruction, "accept 0 bytes": nothing is ever queued on a socket that only sends.
+/// Attaches a filter of one instruction, "accept 0 bytes": nothing is ever queued on a socket that only sends.
 fn refuse_everything(socket: &Socket) -> io::Result<()> {
     const BPF_RET_K: u16 = 0x06;
     let refuse = SockFilter::new(BPF_RET_K, 0, 0, 0);
     socket.attach_filter(&[refuse])
 }
 
-/// A receiving socket as the worker keeps it.
+/// Receiving socket, as passed to a worker.
 #[derive(Debug)]
 pub(super) struct RxSocket {
     pub(super) port: u16,
-    /// It takes what is of no VPC: it is read last, and little of it.
+    /// It takes the datagrams of no VPC: it is read last, and only a little at a time.
     pub(super) stray: bool,
     pub(super) fd: OwnedFd,
 }
@@ -571,7 +573,7 @@ mod tests {
         let distinct: BTreeSet<_> = ports.iter().copied().collect();
         assert_eq!((ports.len(), distinct.len()), (256, 256));
         assert!(ports.iter().all(|port| range.contains(port)));
-        // A range that nobody can guess from one port: the steps between neighbours are not all alike.
+        // The range cannot be guessed from one port: the steps between neighbouring ports are not all equal.
         let sorted: Vec<_> = distinct.into_iter().collect();
         let steps: BTreeSet<_> = sorted.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(steps.len() > 16, "{steps:?}");

@@ -1,38 +1,38 @@
-//! The VNIs of datagrams that no link of this host is for: the latest ones that a worker has seen.
+//! Unknown VNIs: the latest VNIs that a worker has seen and that match no link of this host.
 //!
-//! One worker writes, with plain loads and stores; whoever reads leaves out an entry that is being replaced.
+//! One worker writes, with plain loads and stores; readers skip an entry that is being replaced.
 
 use std::array;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How many are remembered.
+/// Maximum number of entries.
 pub const MAX_UNKNOWN_VNIS: usize = 16;
 
-/// A VNI for which there is no link, and a host that used it.
+/// VNI that matches no link, and a host that used it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownVni {
     /// The VNI.
     pub vni: u32,
-    /// The UDP port that it came to.
+    /// UDP port that it arrived on.
     pub port: u16,
-    /// The outer source.
+    /// Outer source.
     pub host: IpAddr,
-    /// How many packets since it is remembered.
+    /// Number of packets since the entry was made.
     pub count: u64,
-    /// When the last one came, by the packet path's time.
+    /// Arrival time of the last packet, by the packet path's clock.
     pub seen: u64,
 }
 
-/// The latest of one worker.
+/// Latest unknown VNIs of one worker.
 #[derive(Debug)]
 pub(super) struct UnknownVnis([VniSlot; MAX_UNKNOWN_VNIS]);
 
 #[derive(Debug, Default)]
 struct VniSlot {
-    /// Odd while the slot is written anew; 0 before the first time.
+    /// Odd while the slot is being rewritten; 0 before its first use.
     version: AtomicU64,
-    /// The VNI above the port.
+    /// VNI in the upper bits, port in the lower.
     key: AtomicU64,
     host: [AtomicU64; 2],
     count: AtomicU64,
@@ -54,7 +54,7 @@ fn halves(host: IpAddr) -> [u64; 2] {
 }
 
 impl UnknownVnis {
-    /// Counts a packet; to be called by the one worker that writes. What was not seen for longest makes room.
+    /// Counts a packet, evicting the entry that was not seen for longest; only the owning worker may call this.
     pub(super) fn note(&self, vni: u32, port: u16, host: IpAddr, now: u64) {
         let relaxed = Ordering::Relaxed;
         let key = u64::from(vni) << 16 | u64::from(port);
@@ -85,7 +85,7 @@ impl UnknownVnis {
         slot.version.store(version + 2, Ordering::Release);
     }
 
-    /// Those that are remembered.
+    /// Returns all entries.
     pub(super) fn all(&self) -> impl Iterator<Item = UnknownVni> + '_ {
         self.0.iter().filter_map(VniSlot::read)
     }
@@ -110,7 +110,7 @@ impl VniSlot {
     }
 }
 
-/// The latest of several workers, those with the same VNI, port and host as one; the latest first.
+/// Merges the entries of several workers by VNI, port and host, and sorts them, the latest first.
 pub(super) fn latest(all: impl Iterator<Item = UnknownVni>) -> Vec<UnknownVni> {
     let mut sum: Vec<UnknownVni> = Vec::new();
     for one in all {
@@ -144,7 +144,7 @@ mod tests {
             seen.note(0xff_ffff, 6081, v4, now);
         }
         seen.note(7, 6081, v6, 6);
-        // Whoever makes VNIs up takes no more room, and what is still seen stays.
+        // Made-up VNIs take no more room and do not evict one that is still seen.
         for vni in 100..1000 {
             seen.note(vni, 6081, v6, u64::from(vni));
             seen.note(0xff_ffff, 6081, v4, u64::from(vni));

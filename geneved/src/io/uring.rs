@@ -1,8 +1,8 @@
-//! The io_uring backend: multishot reads and receives into provided buffers, one `io_uring_enter` a turn.
+//! io_uring backend: multishot reads and receives into provided buffers, one `io_uring_enter` per turn.
 //!
-//! The ring is `SINGLE_ISSUER` with `DEFER_TASKRUN`: completions are worked off in the worker's own
-//! context when it asks for them. A multishot operation that ran out of buffers ends with
-//! `ENOBUFS` and is armed again as soon as there are some.
+//! The ring is `SINGLE_ISSUER` with `DEFER_TASKRUN`: completions are processed in the worker's own context when it
+//! asks for them. A multishot operation that runs out of buffers ends with `ENOBUFS` and is rearmed as soon as
+//! buffers are available.
 
 mod listeners;
 
@@ -24,17 +24,18 @@ use listeners::{Listeners, MUCH};
 const SUBMISSIONS: u32 = 1024;
 const COMPLETIONS: u32 = 4096;
 const TUN_GROUP: u16 = 0;
-/// Completions that a sleeping worker waits for in bulk, and for how long it does if fewer come, in µs.
+/// Batching in bulk: number of completions that a sleeping worker waits for, and the time limit if fewer arrive, in
+/// µs.
 const BULK_COMPANY: usize = 8;
 const BULK_WAIT: u32 = 50;
-/// The kernel heeds the time to wait for company only beside a time to wait at all, in seconds.
+/// Overall timeout in seconds: the kernel honours the batching time limit only in combination with one.
 const LONG_WAIT: Timespec = Timespec::new().sec(3600);
-/// How often the queue is handed over to make room in it for one entry.
+/// Maximum number of submissions to make room in the queue for one entry.
 const SUBMIT_TRIES: usize = 4;
 /// Room for the sender's address in a received datagram's buffer.
 const NAME_ROOM: u32 = 32;
 
-/// What a completion belongs to: the upper byte of its user data.
+/// Kind of operation that a completion belongs to: the upper byte of its user data.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum CompletionTag {
@@ -50,9 +51,9 @@ fn user_data(tag: CompletionTag, id: u32) -> u64 {
     u64::from(tag as u8) << 56 | u64::from(id)
 }
 
-/// See the module's description.
+/// Backend on io_uring; see the module documentation.
 pub(super) struct Uring {
-    // The ring is dropped before what it points to.
+    // The ring is dropped before the memory that it points to.
     ring: IoUring,
     tun_pool: BufferRing,
     udp_pools: UdpBufferRings,
@@ -61,11 +62,11 @@ pub(super) struct Uring {
     rearm_tun: Vec<u32>,
     /// Removed while they waited for buffers; reported by the next turn.
     ended: Vec<(CompletionTag, u32)>,
-    /// To be removed, though there was no room to say so; the next turn does.
+    /// Removals for which the queue had no room; the next turn retries them.
     leaving: Vec<(CompletionTag, u32)>,
-    /// Sends and writes for which there was no room; reported by the next turn.
+    /// Sends and writes for which the queue had no room; reported by the next turn.
     refused: Vec<Completion>,
-    /// There was no room for an entry: nobody sleeps before the next turn has tried again.
+    /// The queue had no room for an entry: the worker must not sleep before the next turn has retried it.
     full: bool,
     bell: RawFd,
     bell_armed: bool,
@@ -79,10 +80,10 @@ pub(super) struct Uring {
 }
 
 impl Uring {
-    /// A ring that fills these buffers and listens to the bell.
+    /// Creates a ring that fills these buffers and polls the eventfd `bell`.
     ///
     /// # Errors
-    /// What the kernel says where it has no io_uring, forbids it, or is too old for a feature that is needed.
+    /// If the kernel has no io_uring, forbids it, or lacks a required feature.
     pub(super) fn new(tun: &BufferPool, udp: &BufferPool, bell: RawFd) -> io::Result<Self> {
         let ring = IoUring::builder()
             .setup_single_issuer()
@@ -125,23 +126,24 @@ impl Uring {
         let poll = opcode::PollAdd::new(Fd(self.bell), libc::POLLIN as u32)
             .multi(true)
             .build();
-        // SAFETY: the entry points to nothing. The worker has the bell for as long as the ring.
+        // SAFETY: the entry points to nothing. The worker keeps the eventfd open for as long as the ring.
         self.bell_armed = unsafe { self.push(&poll.user_data(user_data(CompletionTag::Bell, 0))) };
     }
 
-    /// Reads into buffers from the TUN; false where there is no room to say so.
+    /// Arms the multishot read from a TUN queue; false if the submission queue is full.
     fn arm_tun(&mut self, slot: u32) -> bool {
         let Some(Some(fd)) = self.tuns.get(slot as usize) else {
             return true;
         };
-        // Length 0 takes the buffer's own length.
+        // With length 0 the kernel uses the buffer's own length.
         let read = opcode::ReadMulti::new(Fd(*fd), 0, TUN_GROUP).build();
-        // SAFETY: the entry points to nothing; the buffers are those of the group, which outlive the ring. The worker closes
-        // the descriptor only after `TunEnd`.
+        // SAFETY: the entry points to nothing; the buffers are those of the group, which outlive the ring. The worker
+        // closes the descriptor only after `TunEnd`.
         unsafe { self.push(&read.user_data(user_data(CompletionTag::Tun, slot))) }
     }
 
-    /// Receives into buffers of those that suit the socket; false where there are none, or no room to say so.
+    /// Arms the multishot receive with the buffer group that suits the socket; false if that has no buffers, or the
+    /// submission queue is full.
     fn arm_socket(&mut self, slot: u32) -> bool {
         let Some(listener) = self.listeners.get(slot) else {
             return true;
@@ -152,8 +154,8 @@ impl Uring {
         };
         let template = &raw const *self.recv_template;
         let recv = opcode::RecvMsgMulti::new(Fd(listener.fd), template, group).build();
-        // SAFETY: the template is boxed in self, never changed, and dropped after the ring; the buffers are those of the group,
-        // which outlive it, too. The worker closes the descriptor only after `SocketEnd`.
+        // SAFETY: the template is boxed in self, never changed, and dropped after the ring; the buffers are those of
+        // the group, which outlive it, too. The worker closes the descriptor only after `SocketEnd`.
         unsafe { self.push(&recv.user_data(user_data(CompletionTag::Socket, slot))) }
     }
 
@@ -165,17 +167,17 @@ impl Uring {
         }
     }
 
-    /// Queues an entry; false where the queue is full and the kernel takes nothing from it.
+    /// Queues an entry; false if the queue is full and the kernel takes nothing from it.
     ///
     /// # Safety
-    /// What the entry points to stays valid until its completion, or until the ring is dropped.
+    /// What the entry points to must stay valid until its completion, or until the ring is dropped.
     unsafe fn push(&mut self, entry: &squeue::Entry) -> bool {
         for _ in 0..SUBMIT_TRIES {
             // SAFETY: the caller vouches for what the entry points to.
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
                 return true;
             }
-            // The queue is full: hand it over. An error shows again, and is reported, in the next turn.
+            // The queue is full: submit it. An error will recur in the next turn and be reported there.
             let _ = self.ring.submit();
         }
         self.full = true;
@@ -215,8 +217,8 @@ impl Uring {
         }
     }
 
-    /// Reads on from the TUNs that have more while the worker is behind: the kernel takes a single packet from each before
-    /// it goes on, but many from a socket.
+    /// Keeps reading from TUNs with more packets while the worker is behind: per round the kernel takes a single
+    /// packet from each TUN, but many from a socket.
     fn read_more(&mut self, done: &mut Vec<Completion>) -> io::Result<()> {
         let mut seen = 0;
         for _ in 0..MUCH {
@@ -294,7 +296,7 @@ impl Uring {
             libc::ECANCELED | libc::EBADF | libc::ENOTSOCK => {
                 self.socket_ended(slot, -result, done);
             }
-            // An error of a single receive, a pending ICMP error for one, is no reason to stop listening.
+            // An error of a single receive, such as a pending ICMP error, is no reason to stop listening.
             _ => self.listeners.wait(slot),
         }
     }
@@ -304,12 +306,13 @@ impl Uring {
         done.push(Completion::SocketEnd { slot, error });
     }
 
-    /// Hands over what is queued and waits until something completes: awake for a while, then asleep.
+    /// Submits what is queued and waits until something completes: polls for a while, then sleeps.
     ///
-    /// In bulk it does not look: the core is needed by those who make and take the packets. It sleeps until a few have
-    /// come, or for a moment if they do not, because every wake-up costs as much as a packet does.
+    /// In bulk it does not poll, because the producers and consumers of the packets need the core. It sleeps until a
+    /// few completions have arrived, or for a moment if they do not, because every wake-up costs as much as a packet
+    /// does.
     ///
-    /// With a time, it sleeps no longer than that.
+    /// If `time` is given, it sleeps no longer than that.
     fn sleep(&mut self, time: Option<Duration>) -> io::Result<usize> {
         let Uring {
             ring, busy_poll, ..
@@ -345,7 +348,7 @@ impl Uring {
 
     fn arrived(&mut self, buffer_id: BufferId, len: usize) -> Option<RxBatch> {
         let addr = self.udp_pools.of(buffer_id).map.addr(buffer_id);
-        // SAFETY: the completion gave the first `len` bytes of this buffer to us; nobody writes to them until the
+        // SAFETY: the completion gave the first `len` bytes of this buffer to us; nothing writes to them until the
         // buffer is given back.
         let bytes = unsafe { std::slice::from_raw_parts(addr, len) };
         let out = RecvMsgOut::parse(bytes, &self.recv_template).ok()?;
@@ -359,7 +362,8 @@ impl Uring {
         })
     }
 
-    /// Arms again what ended for want of buffers, as far as there are some, and does what there was no room for.
+    /// Rearms operations that ended for lack of buffers, as far as buffers are available, and retries what the queue
+    /// had no room for.
     fn rearm(&mut self) {
         if !self.bell_armed {
             self.arm_bell();
@@ -387,7 +391,7 @@ impl Uring {
 
 impl PacketIo for Uring {
     fn add_tun(&mut self, slot: u32, fd: RawFd) {
-        // Another had the slot.
+        // Left over from the previous user of the slot.
         self.leaving.retain(|&l| l != (CompletionTag::Tun, slot));
         place(&mut self.tuns, slot, fd);
         if !self.arm_tun(slot) {
@@ -397,7 +401,7 @@ impl PacketIo for Uring {
 
     fn remove_tun(&mut self, slot: u32) {
         match self.rearm_tun.iter().position(|&s| s == slot) {
-            // Waiting for buffers: there is no operation to cancel.
+            // It is waiting for buffers, so there is no operation to cancel.
             Some(at) => {
                 self.rearm_tun.swap_remove(at);
                 self.ended.push((CompletionTag::Tun, slot));
@@ -468,8 +472,8 @@ impl PacketIo for Uring {
         let full = std::mem::take(&mut self.full);
         self.rearm();
         self.listeners.begin_turn();
-        // Sends and writes complete while they are submitted, and what has arrived meanwhile is collected by the same
-        // call. Nobody sleeps before they are settled: a refused send would wait for the next packet.
+        // Sends and writes complete while they are submitted, and the same call collects what has arrived meanwhile.
+        // The worker must not sleep before they are settled: a refused send would wait for the next packet.
         let time = match wait {
             WaitTime::For(time) => Some(time),
             WaitTime::No | WaitTime::Forever => None,
@@ -509,7 +513,7 @@ impl PacketIo for Uring {
 
 impl Drop for Uring {
     fn drop(&mut self) {
-        // Closing a ring ends its operations later, in the background; the buffers must not go before that.
+        // Closing a ring ends its operations later, in the background; the buffers must not be freed before that.
         let _ = self
             .ring
             .submitter()

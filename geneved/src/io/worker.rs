@@ -1,8 +1,8 @@
-//! The worker: one thread, one queue of each TUN, a few sockets of each Geneve port, all its own.
+//! Worker: one thread with its own queue of each TUN and its own sockets of each Geneve port.
 //!
-//! A turn of the loop takes what the backend completed, sends each packet through
-//! [`egress`](super::egress) or [`ingress`](super::ingress), and queues the trains and TUN writes
-//! that came of it. Everything is made at the start; nothing is allocated on the packet path.
+//! A turn of the loop takes the backend's completions, passes each packet through [`egress`](super::egress) or
+//! [`ingress`](super::ingress), and queues the resulting trains and TUN writes. Everything is allocated at the start,
+//! nothing on the packet path.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -39,43 +39,43 @@ use super::tunnel_gso::TunnelGso;
 use super::udp::{RxSocket, SourcePortPool};
 use super::unknown_vnis::UnknownVnis;
 
-/// What the packets of one turn may cost ([`cost`]), so that those that come meanwhile get theirs.
+/// Cost limit of the packets of one turn ([`cost`]), so that packets that arrive meanwhile get their turn.
 const TURN: i32 = 1024;
-/// The same while several TUN queues and sockets bring packets: who brings little is looked after more often.
+/// Cost limit while several TUN queues and sockets have packets, so that those with few are served more often.
 const SHARED_TURN: i32 = 512;
 
-/// What the daemon tells a worker.
+/// Command from the daemon to a worker.
 pub(super) enum WorkerCommand {
     AddLink(Box<LinkSlot>),
-    /// The link sends from these sockets from now on.
+    /// Replaces the sockets that a link sends from.
     SetPool(LinkIndex, Arc<SourcePortPool>),
-    /// The answer comes when the queue is closed.
+    /// The sender is dropped when the queue is closed.
     RemoveLink(LinkIndex, tokio::sync::mpsc::Sender<()>),
     AddSocket(RxSocket),
-    /// The answer comes when the sockets are closed.
+    /// The sender is dropped when the sockets are closed.
     RemovePort(u16, tokio::sync::mpsc::Sender<()>),
     AddTap(Box<Tap>),
-    /// Questions for neighbours wait to be put.
+    /// There are solicitations for neighbours to send.
     AskNeighbors,
     Stop,
 }
 
-/// A link as one worker has it.
+/// One worker's state of a link.
 pub(super) struct LinkSlot {
     pub(super) index: LinkIndex,
     pub(super) queue: OwnedFd,
-    /// The interface is gone, though nobody told us to let go of it.
+    /// The interface is gone, though the daemon did not detach it.
     pub(super) lost: bool,
     pub(super) pool: Arc<SourcePortPool>,
     pub(super) counters: Arc<WorkerCounters>,
-    /// How often senders of its packets are told something.
+    /// Rate limits for answers to senders of its packets.
     pub(super) answers: AnswerBudgets,
     /// Whether trains may be sent at all (`segmentation`).
     pub(super) gso: bool,
     pub(super) leaving: Option<tokio::sync::mpsc::Sender<()>>,
 }
 
-/// The counters of a link, or those of what belongs to no link where it is gone.
+/// Counters of a link, or those of packets that belong to no link if it is gone.
 pub(super) fn counters_of<'a>(
     links: &'a [Option<LinkSlot>],
     link: LinkIndex,
@@ -85,38 +85,38 @@ pub(super) fn counters_of<'a>(
     here.map_or(nobody, |here| &here.counters)
 }
 
-/// A receiving socket as one worker has it.
+/// One worker's state of a receiving socket.
 pub(super) struct SocketSlot {
     pub(super) port: u16,
     socket: RxSocket,
     leaving: Option<tokio::sync::mpsc::Sender<()>>,
 }
 
-/// What all workers of an engine read.
+/// State shared by all workers of an engine.
 pub(super) struct WorkerShared {
     pub(super) tables: ArcSwap<Tables>,
-    /// What the packet path remembers.
+    /// State of the packet path.
     pub(super) state: SharedState,
     pub(super) clock: WorkerClock,
     pub(super) events: UnboundedSender<EngineEvent>,
     /// Wakes workers whose packets wait for neighbours.
     pub(super) neighbor_waker: NeighborWaker,
-    /// Another number after each change of the underlay's routes and addresses.
+    /// Generation of the underlay: changes with each change of its routes and addresses.
     pub(super) underlay: Arc<AtomicU32>,
     /// Which interfaces datagrams are believed from.
     pub(super) rx_interfaces: ArcSwap<RxInterfaces>,
 }
 
-/// Where the time of the workers comes from.
+/// Clock of the workers.
 pub(super) enum WorkerClock {
-    /// It has passed since then.
+    /// Time elapsed since this instant.
     Since(Instant),
-    /// Whoever tests a worker sets it, in nanoseconds.
+    /// Set by tests, in nanoseconds.
     #[cfg(any(test, feature = "testing"))]
     Set(std::sync::atomic::AtomicU64),
 }
 
-/// What a worker gets at birth.
+/// Parameters of a worker.
 pub(super) struct WorkerConfig {
     pub(super) shared: Arc<WorkerShared>,
     pub(super) commands: CommandReceiver<WorkerCommand>,
@@ -125,12 +125,12 @@ pub(super) struct WorkerConfig {
     pub(super) unknown_vnis: Arc<UnknownVnis>,
     pub(super) progress: Arc<WorkerProgress>,
     pub(super) uso: bool,
-    /// The queue for tunnel GSO, where the host has it.
+    /// Queue of the tunnel GSO device, if the host has one.
     pub(super) tunnel: Option<TunnelGso>,
 }
 
 impl WorkerShared {
-    /// The time.
+    /// Returns the current time.
     pub(super) fn now(&self) -> Now {
         let nanos = match &self.clock {
             WorkerClock::Since(start) => u64::try_from(start.elapsed().as_nanos()),
@@ -141,7 +141,7 @@ impl WorkerShared {
     }
 }
 
-/// A packet, or a train of them, that waits for its journey.
+/// A packet or train that was read and waits to be handled.
 enum RxEvent {
     Tun {
         slot: u32,
@@ -155,19 +155,19 @@ enum RxEvent {
     },
 }
 
-/// The number of a TUN queue among all that packets come from.
+/// Number of a TUN queue among all packet sources.
 fn tun_source(slot: u32) -> u32 {
     2 * slot
 }
 
-/// The number of a socket among all that packets come from.
+/// Number of a socket among all packet sources.
 fn socket_source(slot: u32) -> u32 {
     2 * slot + 1
 }
 
-/// See the module's description.
+/// Worker; see the module documentation.
 pub(super) struct Worker<B> {
-    // The backend goes before the buffers: it is dropped first, and the kernel stops writing into them.
+    // Declared before the buffers so that it is dropped first, and the kernel stops writing into them.
     pub(super) io: B,
     pub(super) tun_buffers: BufferPool,
     pub(super) udp_buffers: BufferPool,
@@ -175,20 +175,20 @@ pub(super) struct Worker<B> {
     pub(super) writes: TunWrites,
     pub(super) ingress: IngressState,
     pub(super) egress: datapath::Egress,
-    /// The time of this turn.
+    /// Time of this turn.
     pub(super) now: Now,
     /// Which interfaces datagrams are believed from.
     pub(super) rx: RxLookup,
     pub(super) refusals: RefusalReporter,
-    /// When a datagram that did not come from the underlay is worth a word again.
+    /// Earliest time of the next report about a datagram that did not come from the underlay.
     pub(super) next_not_from_underlay: Now,
     pub(super) tunnel: Option<TunnelGso>,
     pub(super) waiting: NeighborQueue,
     pub(super) shaping: Shaping,
     pub(super) links: Vec<Option<LinkSlot>>,
-    /// Links that the tables do not have yet: what their TUN holds waits there.
+    /// Links that the tables do not have yet; packets wait in their TUNs.
     unread: Vec<LinkIndex>,
-    /// Links that are gone, but for their queues: writes under way may still name those.
+    /// Removed links whose queues stay open, because writes in flight may still refer to them.
     ended: Vec<LinkSlot>,
     pub(super) sockets: Vec<Option<SocketSlot>>,
     pub(super) unmatched: Arc<WorkerCounters>,
@@ -198,18 +198,18 @@ pub(super) struct Worker<B> {
     pub(super) taps: Taps,
     done: Vec<Completion>,
     arrived: FairQueue<RxEvent>,
-    /// Packets of several TUN queues and sockets waited in the turn before.
+    /// In the turn before, packets of several TUN queues and sockets waited.
     shared_turn: bool,
     pace: ReadSizes,
     commands: CommandReceiver<WorkerCommand>,
     bell: Arc<EventFd>,
-    /// There are questions for neighbours to put.
+    /// There are solicitations for neighbours to send.
     asking: bool,
     stopping: bool,
 }
 
 impl<B: PacketIo> Worker<B> {
-    /// A worker whose backend is made by `backend` from its buffers and its bell.
+    /// Creates a worker; `backend` creates its backend from its buffers and its eventfd.
     pub(super) fn new(
         worker_config: WorkerConfig,
         backend: impl FnOnce(&BufferPool, &BufferPool, RawFd) -> io::Result<B>,
@@ -256,7 +256,7 @@ impl<B: PacketIo> Worker<B> {
         })
     }
 
-    /// Works until it is told to stop.
+    /// Runs until it is told to stop.
     ///
     /// # Errors
     /// Only where the backend broke.
@@ -268,7 +268,8 @@ impl<B: PacketIo> Worker<B> {
         Ok(())
     }
 
-    /// Once around the loop: takes what the backend has, forwards it, and leaves nothing waiting that could go.
+    /// Runs the loop once: takes the backend's completions, handles the packets, and sends everything that can be
+    /// sent.
     ///
     /// # Errors
     /// Only where the backend broke.
@@ -292,7 +293,7 @@ impl<B: PacketIo> Worker<B> {
             spent += cost;
             shared |= self.arrived.is_shared();
             if self.is_low_on_buffers() {
-                // Too many packets for one turn: hand over what there is, and get the slots back.
+                // Too many packets for one turn: submit what there is, and get the slots back.
                 self.turn(tables, WaitTime::No)?;
             }
             match event {
@@ -317,7 +318,7 @@ impl<B: PacketIo> Worker<B> {
         self.retry_parked(tables);
         self.release_waiting(tables)?;
         self.trains.flush(&mut self.io);
-        // Before the worker tells what is in use, and perhaps sleeps for long.
+        // Must come before the worker publishes its usage and possibly sleeps for long.
         self.send_all_apart(tables);
         self.flush_ingress();
         self.tell_flows(tables);
@@ -325,7 +326,7 @@ impl<B: PacketIo> Worker<B> {
         Ok(())
     }
 
-    /// What is in use of the worker's fixed stock.
+    /// Usage of the worker's fixed resources.
     pub(super) fn in_use(&self) -> PoolUsage {
         PoolUsage {
             tun_buffers: self.tun_buffers.held(),
@@ -335,7 +336,7 @@ impl<B: PacketIo> Worker<B> {
         }
     }
 
-    /// What the packets of this turn may cost.
+    /// Cost limit of the packets of this turn.
     fn turn_cost(&self, shared: bool) -> i32 {
         match shared || self.shared_turn {
             true => SHARED_TURN,
@@ -343,7 +344,7 @@ impl<B: PacketIo> Worker<B> {
         }
     }
 
-    /// How long the next turn may take.
+    /// How long the next turn may wait.
     fn wait(&self) -> WaitTime {
         if !self.arrived.is_empty() {
             return WaitTime::No;
@@ -354,12 +355,12 @@ impl<B: PacketIo> Worker<B> {
         }
     }
 
-    /// Whether trains or writes may not be enough for what comes next.
+    /// Whether there may be too few trains or writes for the next packet.
     pub(super) fn is_low_on_buffers(&self) -> bool {
         self.trains.scarce() || self.writes.scarce()
     }
 
-    /// Tells the flow table what passed in this turn.
+    /// Updates the flow table with the packets of this turn.
     fn tell_flows(&mut self, tables: &Tables) {
         let cx = PacketContext {
             tables,
@@ -370,7 +371,7 @@ impl<B: PacketIo> Worker<B> {
         self.ingress.decide.flush(&cx);
     }
 
-    /// Forgets what was found in these tables.
+    /// Discards cached lookups in these tables, after updating the flow table.
     fn forget(&mut self, tables: &Tables) {
         let cx = PacketContext {
             tables,
@@ -381,7 +382,7 @@ impl<B: PacketIo> Worker<B> {
         self.ingress.decide.forget(&cx);
     }
 
-    /// One user less of a buffer.
+    /// Drops a reference to a buffer.
     pub(super) fn release(&mut self, side: PoolKind, buffer_id: BufferId) {
         let buffers = match side {
             PoolKind::Tun => &mut self.tun_buffers,
@@ -408,14 +409,14 @@ impl<B: PacketIo> Worker<B> {
         counters.dropped(direction, reason, packets);
     }
 
-    /// What a link's datagrams are, for those who see them; what is usual for a link that is gone.
+    /// Encapsulation and inner type of a link's datagrams, for taps; the defaults if the link is gone.
     pub(super) fn link_protocols(&self, link: Option<LinkIndex>) -> (Encapsulation, InnerProtocol) {
         let tables = self.shared.tables.load();
         let config = link.and_then(|l| tables.link(l)).map(|l| &l.config);
         config.map_or_else(Default::default, |c| (c.encapsulation, c.inner))
     }
 
-    /// What became of a packet, as taps are told.
+    /// Outcome of a packet, for taps.
     #[inline]
     pub(super) fn outcome(
         &self,
@@ -433,7 +434,7 @@ impl<B: PacketIo> Worker<B> {
         }
     }
 
-    /// Reads from the TUN of every new link that the tables have by now.
+    /// Starts reading from the TUN of every new link that the tables have by now.
     fn begin_reading(&mut self, tables: &Tables) {
         let Worker {
             unread, links, io, ..
@@ -456,11 +457,11 @@ impl<B: PacketIo> Worker<B> {
         }
     }
 
-    /// One turn of the backend: what was completed is settled, packets wait in `arrived`. There are never more of
-    /// them than buffers.
+    /// Runs one turn of the backend: handles completions, and queues packets in `arrived`, never more of them than
+    /// there are buffers.
     pub(super) fn turn(&mut self, tables: &Tables, wait: WaitTime) -> io::Result<()> {
         self.send_all_apart(tables);
-        // Somebody waits until the queues of links that ended are closed.
+        // The daemon waits until the queues of removed links are closed.
         let wait = if self.ended.is_empty() {
             wait
         } else {
@@ -523,9 +524,9 @@ impl<B: PacketIo> Worker<B> {
         result
     }
 
-    /// Notes a packet that was read.
+    /// Queues a packet that was read.
     fn queue_received(&mut self, source: u32, cost: i32, arrival: RxEvent) {
-        // There is room for as many as there are buffers, and each source was made known.
+        // There is room for as many as there are buffers, and each source was added.
         if let Err(lost) = self.arrived.push(source, cost, arrival) {
             match lost {
                 RxEvent::Tun { buffer_id, .. } => self.io.recycle(PoolKind::Tun, buffer_id),
@@ -535,7 +536,7 @@ impl<B: PacketIo> Worker<B> {
     }
 
     fn on_bell(&mut self) {
-        // Only a count is in there; a bell that rings in vain does no harm.
+        // It only holds a count, and a spurious wake-up does no harm.
         let _ = self.bell.read();
         loop {
             match self.commands.try_recv() {
@@ -615,7 +616,7 @@ impl<B: PacketIo> Worker<B> {
         }
     }
 
-    /// A queue that ended without being asked to has lost its interface: somebody deleted it, or its namespace.
+    /// Handles the end of a queue. One that ended unasked has lost its interface: it, or its namespace, was deleted.
     fn on_tun_end(&mut self, slot: u32, error: i32) {
         let Some(entry) = self.links.get_mut(slot as usize) else {
             return;

@@ -1,4 +1,4 @@
-//! A real daemon, started inside a namespace with a configuration of its own.
+//! A real daemon, started in a namespace with its own configuration.
 
 use super::interrupt::with_signals;
 use super::netns::LabNetns;
@@ -14,31 +14,31 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Where a daemon's files are and which program it is.
+/// Location of a daemon's files and its program.
 #[derive(Clone, Debug)]
 pub struct DaemonFiles {
     /// The `geneved` binary.
     pub binary: PathBuf,
-    /// A directory for configuration, control socket and log; made if it is not there.
+    /// Directory for configuration, control socket and log; created if missing.
     pub directory: PathBuf,
-    /// Names the files in `directory`.
+    /// Base name of the files in `directory`.
     pub name: String,
 }
 
 impl DaemonFiles {
-    /// The control socket.
+    /// Path of the control socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.directory.join(format!("{}.sock", self.name))
     }
 
-    /// The configuration.
+    /// Path of the configuration.
     #[must_use]
     pub fn config(&self) -> PathBuf {
         self.directory.join(format!("{}.toml", self.name))
     }
 
-    /// What the daemon wrote to standard output and standard error.
+    /// Path of the log: the daemon's standard output and standard error.
     #[must_use]
     pub fn log(&self) -> PathBuf {
         self.directory.join(format!("{}.log", self.name))
@@ -52,21 +52,20 @@ pub struct DaemonProcess {
     child: Option<Child>,
 }
 
-/// How long a daemon may take until it is ready.
+/// Time limit for a daemon to become ready.
 const READY: Duration = Duration::from_secs(20);
 
-/// How long a daemon may take to end: with a thousand links the kernel alone needs seconds.
+/// Time limit for a daemon to exit: with a thousand links the kernel alone needs seconds.
 const ENDED: Duration = Duration::from_secs(30);
 
 impl DaemonProcess {
-    /// Writes the configuration, starts the daemon inside the host's namespace and waits until it
-    /// is ready: its control socket accepts a connection.
+    /// Writes the configuration, starts the daemon in the host's namespace, and waits until it is ready: its control
+    /// socket accepts a connection.
     ///
-    /// `config` is what follows the `[daemon]` table's own `socket` line; it begins with further keys
-    /// of that table, if any.
+    /// `config` is appended to the `[daemon]` table's `socket` line, so it may begin with more keys of that table.
     ///
     /// # Errors
-    /// It could not be started, ended at once, or was not ready in time; with the end of its log.
+    /// If it could not be started, exited at once, or was not ready in time; with the end of its log.
     pub fn start(site: DaemonFiles, host: &LabNetns, config: &str) -> io::Result<Self> {
         Self::start_in(site, host.netns(), config)
     }
@@ -89,7 +88,7 @@ impl DaemonProcess {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            // Ctrl-C at the terminal is for the program that started it, which ends it in order.
+            // Ctrl-C at the terminal is for the parent, which stops the daemon properly.
             .process_group(0);
         let child = netns
             .run(|| with_signals(|| command.spawn()))?
@@ -132,33 +131,33 @@ impl DaemonProcess {
         }
     }
 
-    /// Its exit status, if it has ended.
+    /// Returns its exit status if it has exited.
     ///
     /// # Errors
-    /// The kernel does not know the process.
+    /// If the kernel does not know the process.
     pub fn exited(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.as_mut().map_or(Ok(None), Child::try_wait)
     }
 
-    /// Its process id.
+    /// Its process ID.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.as_ref().map_or(0, Child::id)
     }
 
-    /// Where its files are.
+    /// Location of its files.
     #[must_use]
     pub const fn site(&self) -> &DaemonFiles {
         &self.site
     }
 
-    /// Its control socket.
+    /// Path of its control socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.site.socket()
     }
 
-    /// What it has logged, all its runs together.
+    /// Its log, including that of earlier runs.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(self.site.log()).unwrap_or_default()
@@ -167,15 +166,15 @@ impl DaemonProcess {
     /// Sends a signal.
     ///
     /// # Errors
-    /// It is gone.
+    /// If it is gone.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         kill(Pid::from_raw(self.pid().cast_signed()), signal).map_err(io::Error::from)
     }
 
-    /// Asks it to end (SIGTERM) and waits; kills it if it takes longer than half a minute.
+    /// Stops it (SIGTERM) and waits; kills it if it takes longer than half a minute.
     ///
     /// # Errors
-    /// It had to be killed.
+    /// If it had to be killed.
     pub fn stop(mut self) -> io::Result<ExitStatus> {
         self.signal(Signal::SIGTERM)?;
         let start = Instant::now();
@@ -192,10 +191,10 @@ impl DaemonProcess {
         ))
     }
 
-    /// Ends it without warning (SIGKILL) and waits.
+    /// Kills it (SIGKILL) and waits.
     ///
     /// # Errors
-    /// It is gone already.
+    /// If it is gone already.
     pub fn kill(mut self) -> io::Result<()> {
         self.signal(Signal::SIGKILL)?;
         self.child
@@ -203,15 +202,15 @@ impl DaemonProcess {
             .map_or(Ok(()), |mut child| child.wait().map(drop))
     }
 
-    /// Lets it run on when the value is dropped.
+    /// Leaves it running when the value is dropped.
     pub fn keep(mut self) {
         self.child = None;
     }
 
-    /// Runs the command line against this daemon; `arguments` as one would type them.
+    /// Runs the CLI against this daemon; `arguments` as typed in a shell.
     ///
     /// # Errors
-    /// The program could not be run, or its exit status is not zero; with its words.
+    /// If the program could not be run, or its exit status is not zero; with its output.
     pub fn cli(&self, arguments: &str) -> io::Result<String> {
         cli(&self.site.binary, &self.site.socket(), arguments)
     }
@@ -229,7 +228,7 @@ impl Drop for DaemonProcess {
 /// Runs `geneved --socket SOCKET ARGUMENTS` and returns what it printed.
 ///
 /// # Errors
-/// The program could not be run, or its exit status is not zero; with its words.
+/// If the program could not be run, or its exit status is not zero; with its output.
 pub fn cli(binary: &Path, socket: &Path, arguments: &str) -> io::Result<String> {
     let output = Command::new(binary)
         .arg("--socket")

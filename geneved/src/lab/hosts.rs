@@ -1,4 +1,4 @@
-//! The lab's two hosts: addresses, daemons, and the kernel's VXLAN devices beside them.
+//! The lab's two hosts: addresses, daemons, and kernel VXLAN devices for comparison.
 
 use super::LabOptions;
 use super::daemon::{DaemonFiles, DaemonProcess};
@@ -7,29 +7,29 @@ use crate::traffic::TrafficEnds;
 use std::io;
 use std::net::IpAddr;
 
-/// The veth's name on both hosts.
+/// Name of the veth on both hosts.
 const WIRE: &str = "wire0";
-/// Its addresses, for host a and host b.
+/// Its addresses on host a and host b.
 const UNDERLAY4: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 const UNDERLAY6: [&str; 2] = ["2001:db8::1", "2001:db8::2"];
 
-/// One overlay between the two hosts.
+/// An overlay between the two hosts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LabOverlay {
-    /// The interface, on both hosts.
+    /// Name of the interface on both hosts.
     pub device: &'static str,
     /// The VNI.
     pub vni: u32,
     /// Whether the underlay is IPv6.
     pub over6: bool,
-    /// The network that its IPv4 addresses are from, without the last number.
+    /// Prefix of its IPv4 addresses, without the last octet.
     v4: &'static str,
-    /// The same of its IPv6 addresses.
+    /// Prefix of its IPv6 addresses.
     v6: &'static str,
 }
 
 impl LabOverlay {
-    /// Host a's or host b's address; `side` is 0 or 1.
+    /// Address of host a or host b; `side` is 0 or 1.
     pub fn address(&self, six: bool, side: usize) -> IpAddr {
         let text = if six {
             format!("{}{}", self.v6, side + 1)
@@ -55,7 +55,7 @@ impl LabOverlay {
     }
 }
 
-/// geneved's overlays, over IPv4 and over IPv6.
+/// Overlays of geneved, over IPv4 and over IPv6.
 pub(super) const GENEVE_OVERLAYS: [LabOverlay; 2] = [
     LabOverlay {
         device: "gnv4",
@@ -73,7 +73,7 @@ pub(super) const GENEVE_OVERLAYS: [LabOverlay; 2] = [
     },
 ];
 
-/// The kernel's, to compare with.
+/// Overlays of the kernel, for comparison.
 pub(super) const VXLAN_OVERLAYS: [LabOverlay; 2] = [
     LabOverlay {
         device: "vx4",
@@ -91,7 +91,7 @@ pub(super) const VXLAN_OVERLAYS: [LabOverlay; 2] = [
     },
 ];
 
-/// The overlay MTU on both sides of the comparison. Fits the veth's 1500 with every outer header.
+/// Overlay MTU on both sides of the comparison; with any outer header it fits the veth's 1500.
 const OVERLAY_MTU: u32 = 1400;
 
 /// The two hosts, with a daemon in each.
@@ -99,12 +99,12 @@ pub(super) struct LabHosts {
     // Dropped in this order: daemons before the namespaces they live in.
     daemons: Vec<DaemonProcess>,
     hosts: Vec<LabNetns>,
-    /// Whether the kernel's VXLAN devices are there.
+    /// Whether the kernel's VXLAN devices could be created.
     pub has_vxlan: bool,
 }
 
 impl LabHosts {
-    /// Makes the namespaces, joins them, starts a daemon in each.
+    /// Creates the namespaces, connects them, and starts a daemon in each.
     pub fn new(options: &LabOptions) -> io::Result<Self> {
         let a = LabNetns::new(&format!("{}-a", options.prefix))?;
         let b = LabNetns::new(&format!("{}-b", options.prefix))?;
@@ -150,7 +150,7 @@ impl LabHosts {
         Ok(made)
     }
 
-    /// From host a to host b, through `overlay`.
+    /// Traffic ends from host a to host b through `overlay`.
     pub fn ends(&self, overlay: &LabOverlay, six: bool) -> TrafficEnds {
         TrafficEnds::new(
             self.hosts[0].netns(),
@@ -164,20 +164,20 @@ impl LabHosts {
         &self.daemons
     }
 
-    /// Ends the daemons in order.
+    /// Stops the daemons.
     pub fn stop(self) -> io::Result<()> {
         self.daemons
             .into_iter()
             .try_for_each(|daemon| daemon.stop().map(drop))
     }
 
-    /// Leaves all standing.
+    /// Leaves everything running.
     pub fn keep(self) {
         self.daemons.into_iter().for_each(DaemonProcess::keep);
         self.hosts.into_iter().for_each(LabNetns::keep);
     }
 
-    /// Says what there is and what to type next; `down` is the command that removes it.
+    /// Prints what is there and what to type next; `down` is the command that removes it.
     pub fn explain(&self, down: &str) {
         let (a, b) = (self.hosts[0].name(), self.hosts[1].name());
         let program = self.daemons[0].site().binary.display();

@@ -1,16 +1,16 @@
-//! Ctrl-C and SIGTERM: tidy up, then end.
+//! Clean-up on Ctrl-C and SIGTERM.
 
 use nix::sys::signal::{SigSet, Signal};
 use std::io;
 use std::thread;
 
-/// From now on SIGINT, SIGTERM and SIGHUP run `tidy` on a thread of its own and end the process with
-/// 128 plus the signal's number, as a shell reports it.
+/// Makes SIGINT, SIGTERM and SIGHUP run `tidy` on a dedicated thread and then exit with 128 plus the signal number,
+/// as shells report it.
 ///
-/// To be called before other threads are started: they inherit that the signals are held back.
+/// Call before other threads are started, so that they inherit the blocked signals.
 ///
 /// # Errors
-/// The signals cannot be held back.
+/// If the signals cannot be blocked.
 pub fn tidy_on_signal(tidy: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
         .into_iter()
@@ -27,12 +27,12 @@ pub fn tidy_on_signal(tidy: impl FnOnce() + Send + 'static) -> io::Result<()> {
     Ok(())
 }
 
-/// Runs `work` on a thread that holds no signal back, for the sake of child processes, which inherit
-/// that from the thread that starts them.
+/// Runs `work` on a thread with no signals blocked, because child processes inherit the signal mask of the thread
+/// that starts them.
 pub(crate) fn with_signals<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let outcome = scope.spawn(|| {
-            // It can only fail for an invalid argument.
+            // Fails only for an invalid argument.
             let _ = SigSet::all().thread_unblock();
             work()
         });

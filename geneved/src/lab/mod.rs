@@ -1,8 +1,7 @@
-//! Two hosts in network namespaces on this machine, joined by a veth: the demonstration.
+//! Demonstration: two hosts in network namespaces on this machine, joined by a veth.
 //!
-//! Owns the namespaces, the daemons started in them and the table at the end. What it sends, it
-//! sends with [`crate::traffic`]. The scenario tests and benchmarks build on [`net`], [`daemon`] and
-//! [`interrupt`].
+//! Owns the namespaces, the daemons in them, and the result table. Traffic comes from [`crate::traffic`]. The
+//! scenario tests and benchmarks build on [`net`], [`daemon`] and [`interrupt`].
 
 pub mod daemon;
 mod hosts;
@@ -18,28 +17,27 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// What `geneved lab` is asked to do.
+/// Subcommands of `geneved lab`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LabCommand {
-    /// Make the hosts, show what goes through the overlay, remove them.
+    /// Create the hosts, show what goes through the overlay, remove them.
     Run,
-    /// Make the hosts, leave them standing, say what to type next.
+    /// Create the hosts, leave them running, print what to type next.
     Up,
-    /// Remove what `up`, or a crashed `run`, left.
+    /// Remove what `up`, or a crashed `run`, left behind.
     Down,
 }
 
-/// How `geneved lab` does it.
+/// Options of `geneved lab`.
 #[derive(Clone, Debug)]
 pub struct LabOptions {
-    /// What the names of the namespaces begin with: `PREFIX-a` and `PREFIX-b`. The daemons' files are
-    /// in `/run/PREFIX`.
+    /// Prefix of the namespaces' names, `PREFIX-a` and `PREFIX-b`. The daemons' files are in `/run/PREFIX`.
     pub prefix: String,
-    /// How long each TCP transfer runs.
+    /// Duration of each TCP transfer.
     pub duration: Duration,
-    /// The program to run as daemon; this one if `None`.
+    /// Program to run as the daemon; this one if `None`.
     pub binary: Option<PathBuf>,
-    /// The daemons' I/O backend: `auto`, `io_uring` or `syscalls`.
+    /// I/O backend of the daemons: `auto`, `io_uring` or `syscalls`.
     pub io: String,
 }
 
@@ -59,12 +57,12 @@ impl LabOptions {
         PathBuf::from("/run").join(&self.prefix)
     }
 
-    /// A file that is there while the hosts of `lab up` stand.
+    /// Marker file that exists while the hosts of `lab up` run.
     fn mark(&self) -> PathBuf {
         self.directory().join("up")
     }
 
-    /// The command that removes what `up` with these options leaves.
+    /// Command that removes what `up` with these options leaves behind.
     fn down(&self) -> String {
         match *self.prefix == *LabOptions::default().prefix {
             true => "lab down".to_owned(),
@@ -72,7 +70,7 @@ impl LabOptions {
         }
     }
 
-    /// Removes hosts, daemons and files, whatever of them there is.
+    /// Removes hosts, daemons and files, as far as they exist.
     fn remove_all(&self) -> io::Result<usize> {
         let names = netns::namespaces(&format!("{}-", self.prefix));
         for name in &names {
@@ -85,13 +83,12 @@ impl LabOptions {
     }
 }
 
-/// Does what `geneved lab` was asked to do; to be called before the process starts other threads.
+/// Runs `geneved lab`; call before the process starts other threads.
 ///
-/// `run` ends with failure if anything that it showed went wrong, and removes what it made on every
-/// way out, Ctrl-C included.
+/// `run` fails if anything that it showed went wrong, and removes what it created in any case, also on Ctrl-C.
 ///
 /// # Errors
-/// A sentence for a person: a privilege or a program is missing, a daemon did not start.
+/// A sentence for the user: a privilege or a program is missing, or a daemon did not start.
 pub fn run(command: LabCommand, options: &LabOptions) -> io::Result<ExitCode> {
     netns::prepare()?;
     if command == LabCommand::Down {

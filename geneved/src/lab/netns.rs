@@ -1,4 +1,4 @@
-//! Network namespaces and what joins them, by means of iproute2.
+//! Network namespaces and the links between them, by means of iproute2.
 
 use crate::traffic::Netns;
 use nix::fcntl::{Flock, FlockArg};
@@ -11,19 +11,19 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-/// Runs `ip` with these arguments and returns what it printed.
+/// Runs `ip` with these arguments and returns its output.
 ///
 /// # Errors
-/// `ip` is not installed, or refused; the error has its words and the command.
+/// If `ip` is not installed, or fails; the error has its output and the command.
 pub fn ip(arguments: &str) -> io::Result<String> {
     let words: Vec<&str> = arguments.split_whitespace().collect();
     run("ip", &words)
 }
 
-/// Runs a program and returns what it printed to standard output.
+/// Runs a program and returns its standard output.
 ///
 /// # Errors
-/// It is not installed, or its exit status is not zero; the error has its words and the command.
+/// If it is not installed, or its exit status is not zero; the error has its output and the command.
 pub fn run(program: &str, arguments: &[&str]) -> io::Result<String> {
     let output = Command::new(program)
         .args(arguments)
@@ -44,7 +44,7 @@ fn text(program: &str, arguments: &[&str], output: &Output) -> io::Result<String
     )))
 }
 
-/// A network namespace with a name, removed with everything in it when it is dropped.
+/// A named network namespace, removed with everything in it on drop.
 #[derive(Debug)]
 pub struct LabNetns {
     netns: Netns,
@@ -53,10 +53,10 @@ pub struct LabNetns {
 }
 
 impl LabNetns {
-    /// Makes the namespace and brings its loopback up.
+    /// Creates the namespace and brings its loopback up.
     ///
     /// # Errors
-    /// The name is taken, or the privilege is missing.
+    /// If the name is taken, or the privilege is missing.
     pub fn new(name: &str) -> io::Result<Self> {
         ip(&format!("netns add {name}"))?;
         let host = Self {
@@ -88,7 +88,7 @@ impl LabNetns {
         ip(&format!("-n {} {arguments}", self.name))
     }
 
-    /// Runs a program inside the namespace and returns what it printed.
+    /// Runs a program inside the namespace and returns its output.
     ///
     /// # Errors
     /// As [`run`].
@@ -99,13 +99,13 @@ impl LabNetns {
     /// Writes a setting below `/proc/sys/net`, for example `ipv4/ip_forward`.
     ///
     /// # Errors
-    /// There is no such setting, or it may not be written.
+    /// If there is no such setting, or it must not be written.
     pub fn sysctl(&self, setting: &str, value: &str) -> io::Result<()> {
         let path = Path::new("/proc/sys/net").join(setting);
         self.netns.run(|| fs::write(&path, value))?
     }
 
-    /// Leaves the namespace standing when the value is dropped.
+    /// Keeps the namespace when the value is dropped.
     pub fn keep(mut self) {
         self.kept = true;
     }
@@ -114,13 +114,13 @@ impl LabNetns {
 impl Drop for LabNetns {
     fn drop(&mut self) {
         if !self.kept {
-            // It may be gone already: a scenario removed it, or Ctrl-C did.
+            // It may be gone already: removed by a scenario, or by Ctrl-C.
             let _ = remove(&self.name);
         }
     }
 }
 
-/// Joins two hosts with a veth pair; each end is up and has the addresses given.
+/// Joins two hosts with a veth pair; each end is up and has the given addresses.
 ///
 /// # Errors
 /// As [`ip`].
@@ -149,8 +149,8 @@ pub fn veth(
     await_carrier(b.0, b.1)
 }
 
-/// Until the kernel has noticed that the peer is up, which it may put off for a second, an interface
-/// silently drops what it is to send.
+/// Waits for the carrier. Until the kernel notices that the peer is up, which may take a second, an interface
+/// silently drops what it sends.
 fn await_carrier(host: &LabNetns, device: &str) -> io::Result<()> {
     let start = Instant::now();
     while !host
@@ -168,15 +168,15 @@ fn await_carrier(host: &LabNetns, device: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Duplicate address detection would hold an IPv6 address back for a second or two.
+/// Option that skips duplicate address detection, which would delay an IPv6 address by a second or two.
 pub(crate) fn no_dad(address: &str) -> &'static str {
     if address.contains(':') { " nodad" } else { "" }
 }
 
-/// Stops what still runs in a namespace and removes its name; nothing if there is none.
+/// Kills the processes in a namespace and removes its name; does nothing if there is none.
 ///
 /// # Errors
-/// The privilege is missing.
+/// If the privilege is missing.
 pub fn remove(name: &str) -> io::Result<()> {
     if !Netns::named(name).exists() {
         return Ok(());
@@ -184,7 +184,7 @@ pub fn remove(name: &str) -> io::Result<()> {
     let pids = || ip(&format!("netns pids {name}")).unwrap_or_default();
     let tell = |signal| {
         for pid in pids().lines().filter_map(|line| line.trim().parse().ok()) {
-            // A thread of our own may be in there; it must not take this process with it.
+            // A thread of this process may be in there; it must not take the process with it.
             if pid != std::process::id().cast_signed() {
                 let _ = kill(Pid::from_raw(pid), signal);
             }
@@ -201,7 +201,7 @@ pub fn remove(name: &str) -> io::Result<()> {
     ip(&format!("netns del {name}")).map(drop)
 }
 
-/// The names of the namespaces that begin with `prefix`.
+/// Names of the namespaces that begin with `prefix`.
 #[must_use]
 pub fn namespaces(prefix: &str) -> Vec<String> {
     let Ok(entries) = fs::read_dir(Netns::DIRECTORY) else {
@@ -213,13 +213,13 @@ pub fn namespaces(prefix: &str) -> Vec<String> {
         .collect()
 }
 
-/// Makes sure that namespaces can be made here, and says what is missing if not.
+/// Checks that namespaces can be created here, and says what is missing if not.
 ///
-/// Inside `unshare -rnm` the real `/run` belongs to somebody else, so an empty one is mounted over it,
-/// which only this mount namespace sees.
+/// Inside `unshare -rnm` the real `/run` belongs to another user, so an empty one is mounted over it, visible only in
+/// this mount namespace.
 ///
 /// # Errors
-/// A sentence for a person: what is missing, and what to type.
+/// A sentence for the user: what is missing, and what to type.
 pub fn prepare() -> io::Result<()> {
     let refuse = |what: &str| {
         Err(io::Error::new(
@@ -233,7 +233,7 @@ pub fn prepare() -> io::Result<()> {
     if !geteuid().is_root() {
         return refuse("not root");
     }
-    // Two test processes at a time must not mount over each other's names.
+    // Two test processes must not mount over each other's names at the same time.
     let lock = File::create(std::env::temp_dir().join("geneved-lab.lock")).ok();
     let _lock = lock.and_then(|file| Flock::lock(file, FlockArg::LockExclusive).ok());
     if fs::create_dir_all(Netns::DIRECTORY).is_err() || !is_writable(Path::new(Netns::DIRECTORY)) {
@@ -268,7 +268,7 @@ fn is_writable(directory: &Path) -> bool {
         .is_ok()
 }
 
-/// Whether this kernel can make devices of this type (`vxlan`, `veth`); tried in a namespace of its own.
+/// Whether this kernel can create devices of this type (`vxlan`, `veth`); tried in the host's namespace.
 #[must_use]
 pub fn has_device_type(host: &LabNetns, kind: &str, options: &str) -> bool {
     let made = host

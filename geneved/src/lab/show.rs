@@ -1,11 +1,11 @@
-//! What the lab sends through the overlays, and the table of what came of it.
+//! Trials that the lab runs through the overlays, and the table of results.
 
 use super::hosts::{GENEVE_OVERLAYS, LabHosts, LabOverlay, VXLAN_OVERLAYS};
 use crate::traffic::{EchoRun, SendAmount, TcpBulk, UdpBurst};
 use std::io;
 use std::time::Duration;
 
-/// One thing that is shown.
+/// One trial.
 #[derive(Clone, Copy)]
 enum Trial {
     Ping { six: bool },
@@ -22,19 +22,19 @@ const TRIALS: [Trial; 6] = [
     Trial::Udp { six: true },
 ];
 
-/// What a trial came to: whether it is as it should be, and in words.
+/// Result of a trial: whether it is as it should be, and its text.
 struct TrialResult {
     good: bool,
     words: String,
 }
 
-/// Datagrams of a burst, and how many a second. Slow enough for any machine to carry them all.
+/// Datagrams per burst, and per second. Slow enough for any machine to carry them all.
 const TRIAL_DATAGRAMS: u64 = 20_000;
 const BURST_PACE: f64 = 40_000.0;
-/// The part of a burst that may get lost before it counts as a failure: a busy machine is no error.
+/// Fraction of a burst that may be lost before it counts as a failure, as a busy machine is not an error.
 const TOLERATED_LOSS: f64 = 0.01;
 
-/// Shows everything, over both underlays; whether all of geneved's part went well.
+/// Runs all trials over both underlays; returns whether all of geneved's went well.
 pub(super) fn all(hosts: &LabHosts, duration: Duration) -> bool {
     let mut good = true;
     if !hosts.has_vxlan {

@@ -1,10 +1,10 @@
-//! The network devices of the daemon's own namespace, and which of them packets that leave the interface of a link can
-//! come back by.
+//! Network devices of the daemon's namespace, and through which of them packets that leave a link's interface can
+//! come back.
 //!
-//! A packet that comes out of a TUN or TAP is received by that device, by a VLAN or the like above it, by the bridge or
-//! bond that it is a port of, and by whatever can be reached from there: out of another port of the bridge, and in again at
-//! the other end of that port's veth. What leads through another namespace in which a link lives is no part of the
-//! underlay either.
+//! A packet that comes out of a TUN or TAP is received by that device, by VLANs and the like above it, by the bridge
+//! or bond that it is a port of, and by whatever can be reached from there: out of another port of the bridge, and in
+//! again at the other end of that port's veth. Devices that lead through another namespace with links are not part of
+//! the underlay either.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
@@ -18,20 +18,20 @@ use rtnetlink::{Handle, MulticastGroup};
 
 use super::netlink_error;
 
-/// What counts of a device.
+/// Relevant attributes of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct DeviceInfo {
     name: String,
-    /// The name that it had when it was seen first: renaming makes it no other device.
+    /// The name that it was first seen with: a renamed device is still the same device.
     first_name: String,
     kind: Option<InfoKind>,
     loopback: bool,
-    /// The device below, or the other end of a veth.
+    /// Index of the device below, or of the other end of a veth.
     link: Option<u32>,
-    /// The namespace of `link`, where it is another one.
+    /// Namespace of `link`, if it is another one.
     link_netns: Option<i32>,
     controller: Option<u32>,
-    /// It is, or was, an interface of the daemon's.
+    /// It is, or was, an interface of the daemon.
     was_own: bool,
 }
 
@@ -60,35 +60,35 @@ impl DeviceInfo {
         device
     }
 
-    /// Whether it is one end of a pair, of which `link` is the other.
+    /// Whether it is one end of a pair whose other end is `link`.
     fn is_pair(&self) -> bool {
         matches!(self.kind, Some(InfoKind::Veth | InfoKind::Netkit))
     }
 
-    /// Whether it belongs to Open vSwitch's datapath in the kernel, which forwards among all of its ports as it is told.
+    /// Whether it belongs to the kernel datapath of Open vSwitch, which can forward between any of its ports.
     fn is_switch(&self) -> bool {
         matches!(&self.kind, Some(InfoKind::Other(kind)) if kind == "openvswitch")
     }
 
-    /// The device below, or the other end, where that is in the same namespace.
+    /// The device below, or the other end, if in the same namespace.
     fn here(&self) -> Option<u32> {
         self.link.filter(|_| self.link_netns.is_none())
     }
 }
 
-/// Which devices are the daemon's own.
+/// Devices that belong to the daemon.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnDevices {
-    /// The interfaces of links in the daemon's namespace by name, also of those that are being made and have no index yet.
+    /// Interfaces of links in the daemon's namespace by name, including those being created, which have no index yet.
     pub links: BTreeMap<String, Option<LinkIndex>>,
-    /// Further devices of the daemon's.
+    /// Other devices of the daemon.
     pub others: BTreeSet<String>,
-    /// The numbers of other namespaces in which links live.
+    /// IDs of other namespaces with links.
     pub namespaces: BTreeSet<i32>,
 }
 
 impl OwnDevices {
-    /// What a device is by itself; `None` where it may be one of the underlay.
+    /// Classifies a device by itself; `None` if it may belong to the underlay.
     fn of(&self, device: &DeviceInfo) -> Option<RxInterface> {
         if device.loopback {
             return Some(RxInterface::Loopback);
@@ -109,15 +109,15 @@ impl OwnDevices {
     }
 }
 
-/// The devices of one namespace, as the kernel told of them.
+/// Devices of one namespace, as reported by the kernel.
 #[derive(Clone, Debug, Default)]
 pub struct DeviceMap(BTreeMap<u32, DeviceInfo>);
 
 impl DeviceMap {
-    /// Asks the kernel for all of them.
+    /// Lists all devices.
     ///
     /// # Errors
-    /// Netlink fails.
+    /// If netlink fails.
     pub async fn dump(handle: &Handle) -> io::Result<DeviceMap> {
         let stream = handle.link().get().execute();
         let messages: Vec<_> = stream.try_collect().await.map_err(netlink_error)?;
@@ -128,7 +128,7 @@ impl DeviceMap {
         Ok(devices)
     }
 
-    /// Takes these in place of those known so far; what was learned of those that are still there stays.
+    /// Replaces the known devices; what was learned about those that still exist is kept.
     pub fn replace(&mut self, mut devices: DeviceMap) {
         for (index, device) in &mut devices.0 {
             if let Some(before) = self.0.get(index) {
@@ -139,7 +139,7 @@ impl DeviceMap {
         *self = devices;
     }
 
-    /// Notes what a device is now; whether it was not so before.
+    /// Records the attributes of a device; returns whether they changed.
     fn note(&mut self, message: LinkMessage) -> bool {
         let index = message.header.index;
         let mut device = DeviceInfo::read(message);
@@ -153,8 +153,8 @@ impl DeviceMap {
         news
     }
 
-    /// What each device is, by its index: where what it receives can come from. What was a link's once is never taken for
-    /// one of the underlay.
+    /// Classifies each device, by its index: where the packets that it receives can come from. A device that was ever
+    /// a link's interface never counts as underlay.
     #[must_use]
     pub fn classify(&mut self, own: &OwnDevices) -> BTreeMap<u32, RxInterface> {
         let mut known: BTreeMap<u32, RxInterface> = BTreeMap::new();
@@ -186,23 +186,23 @@ impl DeviceMap {
         known
     }
 
-    /// The device's name, for people.
+    /// The device's name for display.
     #[must_use]
     pub fn name(&self, index: u32) -> Option<&str> {
         self.0.get(&index).map(|device| device.name.as_str())
     }
 }
 
-/// How devices lead to each other.
+/// Graph of how packets pass between devices.
 struct DevicePaths<'a> {
     devices: &'a BTreeMap<u32, DeviceInfo>,
-    /// VLANs, tunnels and the like above each device.
+    /// VLANs, tunnels and the like on top of each device.
     above: HashMap<u32, Vec<u32>>,
-    /// The ports of each bridge or bond.
+    /// Ports of each bridge or bond.
     ports: HashMap<u32, Vec<u32>>,
-    /// The ports that a switch shows as devices of their own.
+    /// Ports that a switch shows as devices.
     switch: Vec<u32>,
-    /// Devices out of which something was found to be sent.
+    /// Devices already found to be transmitted on.
     sent: HashSet<u32>,
 }
 
@@ -229,7 +229,7 @@ impl<'a> DevicePaths<'a> {
         paths
     }
 
-    /// The devices that receive what the device at `index` receives, too.
+    /// Devices that also receive what the device at `index` receives.
     fn received_beyond(&mut self, index: u32) -> Vec<u32> {
         let mut beyond = self.above.get(&index).cloned().unwrap_or_default();
         let Some(controller) = self.devices.get(&index).and_then(|d| d.controller) else {
@@ -237,7 +237,7 @@ impl<'a> DevicePaths<'a> {
         };
         beyond.push(controller);
         let kind = self.devices.get(&controller);
-        // A VRF is a table of routes: its other ports receive by themselves.
+        // A VRF is only a routing table: its other ports do not receive the packet.
         if kind.is_some_and(|device| device.kind == Some(InfoKind::Vrf)) {
             return beyond;
         }
@@ -252,7 +252,7 @@ impl<'a> DevicePaths<'a> {
         beyond
     }
 
-    /// Adds the devices that receive what leaves by `index`.
+    /// Adds the devices that receive what is transmitted on `index`.
     fn sent_by(&mut self, mut index: u32, beyond: &mut Vec<u32>) {
         while self.sent.insert(index) {
             let Some(device) = self.devices.get(&index) else {
@@ -263,7 +263,7 @@ impl<'a> DevicePaths<'a> {
                 beyond.push(other);
                 return;
             }
-            // Through the device below; macvlans on one device hear each other.
+            // Through the device below; macvlans on one device reach each other.
             let siblings = self.above.get(&other).into_iter().flatten();
             beyond.extend(siblings.filter(|above| **above != index));
             index = other;
@@ -271,13 +271,13 @@ impl<'a> DevicePaths<'a> {
     }
 }
 
-/// News of devices, one message at a time.
+/// Stream of device events.
 pub type LinkMessages = std::pin::Pin<Box<dyn Stream<Item = NetlinkMessage<RouteNetlinkMessage>>>>;
 
-/// Begins to listen in the calling thread's namespace. Must be called inside the daemon's runtime.
+/// Starts listening in the calling thread's namespace. Must be called inside the daemon's runtime.
 ///
 /// # Errors
-/// Netlink cannot be had.
+/// If no netlink socket can be opened.
 pub fn listen() -> io::Result<LinkMessages> {
     let groups = [MulticastGroup::Link];
     let (connection, _, messages) = rtnetlink::new_multicast_connection(&groups)?;
@@ -285,23 +285,23 @@ pub fn listen() -> io::Result<LinkMessages> {
     Ok(Box::pin(messages.map(|(message, _)| message)))
 }
 
-/// What a message says of devices; the later ones matter more.
+/// Effect of a message on the known devices; later variants take precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DeviceChange {
-    /// Nothing that counts.
+    /// Nothing relevant.
     Nothing,
-    /// Devices are not as they were.
+    /// Devices have changed.
     Changed,
-    /// News were lost: the kernel has to be asked for all.
+    /// Events were lost: list all devices again.
     Lost,
 }
 
 impl DeviceMap {
-    /// Heeds a message of the kernel's.
+    /// Handles a message from the kernel.
     pub fn apply(&mut self, message: NetlinkMessage<RouteNetlinkMessage>) -> DeviceChange {
         let changed = match message.payload {
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
-                // The bridge tells of its ports in messages of its own, which have no more than that in them.
+                // The bridge reports its ports in separate messages, which have no other attributes.
                 link.header.interface_family == rtnetlink::packet_route::AddressFamily::Unspec
                     && self.note(link)
             }
@@ -360,7 +360,7 @@ mod tests {
         }
     }
 
-    /// What each of these is; the first has index 1.
+    /// Classes of these devices; the first has index 1.
     fn classified(devices: Vec<DeviceInfo>) -> Vec<RxInterface> {
         let mut devices = DeviceMap((1..).zip(devices).collect());
         devices.classify(&own()).into_values().collect()
@@ -424,7 +424,7 @@ mod tests {
             device("br1", Some(InfoKind::Bridge)),
         ];
         let under = RxInterface::Underlay;
-        // What eth0 receives for itself, it received from outside; a port of a bridge receives nothing for itself.
+        // Packets received by eth0 itself came from outside; a bridge port receives nothing itself.
         let expected = [GNV0, GNV0, under, GNV0, under, GNV0, under, under, under];
         assert_eq!(classified(all), expected);
     }

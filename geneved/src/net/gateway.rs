@@ -1,5 +1,5 @@
-//! What the kernel does with packets between a link's interface and the world outside of the VPC: whether it forwards
-//! them, and where it routes an address. Asked in the link's own network namespace.
+//! Kernel settings for packets between a link's interface and the world outside the VPC: forwarding, and the route to
+//! an address. Read in the link's own network namespace.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use std::path::Path;
 use super::host_path;
 use super::netns::{NetnsError, within};
 
-/// What the kernel says.
+/// Forwarding and routes of one namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gateway {
     netns: Option<String>,
@@ -24,17 +24,17 @@ pub struct Gateway {
 /// What keeps packets from passing between a link and the outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GatewayProblem<'a> {
-    /// The kernel forwards nothing of this family.
+    /// The kernel does not forward this address family.
     Forwarding(&'a Gateway, IpAddr),
-    /// What is sent to this address of the outside, and to so many others, does not come into the link.
+    /// Packets to this outside address, and to this many others, are not routed into the link.
     Route(&'a Gateway, IpAddr, usize),
 }
 
 impl Gateway {
-    /// Asks about a link and these addresses.
+    /// Queries the kernel about a link and these addresses.
     ///
     /// # Errors
-    /// The namespace cannot be entered.
+    /// If the namespace cannot be entered.
     pub async fn query(
         netns: Option<String>,
         link: String,
@@ -62,7 +62,7 @@ impl Gateway {
         .await
     }
 
-    /// Whether the kernel forwards packets of this address's family.
+    /// Whether the kernel forwards this address's family.
     #[must_use]
     pub fn forwards(&self, addr: IpAddr) -> bool {
         match addr {
@@ -71,10 +71,10 @@ impl Gateway {
         }
     }
 
-    /// The device that packets to `addr`, which was asked about, leave by, or why there is none.
+    /// The device that packets to `addr`, one of the queried addresses, leave by.
     ///
     /// # Errors
-    /// There is none, in the kernel's words.
+    /// If there is none, in the kernel's words.
     pub fn route(&self, addr: IpAddr) -> Result<&str, &str> {
         match self.ways.get(&addr) {
             Some(Ok(dev)) => Ok(dev),
@@ -83,13 +83,13 @@ impl Gateway {
         }
     }
 
-    /// Whether packets to `addr` go into the link.
+    /// Whether packets to `addr` are routed into the link.
     #[must_use]
     pub fn leads_in(&self, addr: IpAddr) -> bool {
         self.route(addr) == Ok(&self.link)
     }
 
-    /// What is missing for these addresses to be those of the link's VPC outside.
+    /// What is missing for these addresses to lead from outside into the link's VPC.
     pub fn lacks<'a>(&'a self, outside: &'a [IpAddr]) -> impl Iterator<Item = GatewayProblem<'a>> {
         let family = |v4: bool| outside.iter().find(move |addr| addr.is_ipv4() == v4);
         let families = [family(true), family(false)].into_iter().flatten();
@@ -101,7 +101,7 @@ impl Gateway {
             .chain(route.map(|(addr, more)| GatewayProblem::Route(self, *addr, more)))
     }
 
-    /// The command that leads packets to `addr` into the link.
+    /// Command that routes packets to `addr` into the link.
     #[must_use]
     pub fn route_command(&self, addr: impl fmt::Display) -> String {
         let netns = self.netns.as_ref();
@@ -109,7 +109,7 @@ impl Gateway {
         format!("ip {inside}route add {addr} dev {}", self.link)
     }
 
-    /// The command that has the kernel forward packets of this address's family.
+    /// Command that enables forwarding of this address's family.
     #[must_use]
     pub fn forwarding_command(&self, addr: IpAddr) -> String {
         let netns = self.netns.as_ref();
@@ -118,7 +118,7 @@ impl Gateway {
     }
 }
 
-/// The setting that has the kernel forward packets of this address's family.
+/// Sysctl that enables forwarding of this address's family.
 #[must_use]
 pub const fn forwarding_setting(addr: IpAddr) -> &'static str {
     match addr {
@@ -160,7 +160,7 @@ impl fmt::Display for GatewayProblem<'_> {
     }
 }
 
-/// The families that a kernel forwards.
+/// Address families that a kernel forwards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ForwardedFamilies {
     /// IPv4.
@@ -169,10 +169,10 @@ pub struct ForwardedFamilies {
     pub v6: bool,
 }
 
-/// What the kernel of a namespace forwards that comes in by one of these links.
+/// Reads what the kernel of a namespace forwards of packets that come in by one of these links.
 ///
 /// # Errors
-/// The namespace cannot be entered.
+/// If the namespace cannot be entered.
 pub async fn forwarding(
     netns: Option<String>,
     links: Vec<String>,
@@ -186,7 +186,8 @@ pub async fn forwarding(
     .await
 }
 
-/// Whether IPv4 packets that come in by this device are forwarded. One that is not there yet will be as the default is.
+/// Whether IPv4 packets received on this device are forwarded. A device that does not exist yet will take the
+/// default.
 fn lets_in_v4(device: &str) -> bool {
     let own = match Path::new("/proc/sys/net/ipv4/conf").join(device).exists() {
         true => device,
@@ -195,7 +196,7 @@ fn lets_in_v4(device: &str) -> bool {
     setting(&format!("ipv4/conf/{own}/forwarding"))
 }
 
-/// Whether IPv4 packets pass from the link to another device and back: the device that a packet comes in by decides.
+/// Whether IPv4 packets pass from the link to another device and back: the setting of the receiving device decides.
 fn forwards_v4(link: &str) -> bool {
     let on = |device: &str| setting(&format!("ipv4/conf/{device}/forwarding"));
     let devices = fs::read_dir("/proc/sys/net/ipv4/conf")
@@ -209,7 +210,7 @@ fn forwards_v4(link: &str) -> bool {
     other && lets_in_v4(link)
 }
 
-/// Whether a setting below `/proc/sys/net`, of the calling thread's namespace, is on.
+/// Whether a setting below `/proc/sys/net` of the calling thread's namespace is on.
 fn setting(name: &str) -> bool {
     let text = fs::read_to_string(Path::new("/proc/sys/net").join(name));
     text.is_ok_and(|text| text.trim() != "0")

@@ -1,4 +1,4 @@
-//! The device for tunnel GSO, by netlink: what `/proc/sys` could do as well, if a service might write there.
+//! Configures the device for tunnel GSO by netlink: `/proc/sys` would do as well, if services could write there.
 
 use std::io;
 
@@ -20,11 +20,12 @@ const IPV4_DEVCONF_FORWARDING: u16 = 1;
 const IPV4_DEVCONF_RP_FILTER: u16 = 8;
 const IPV4_DEVCONF_ACCEPT_LOCAL: u16 = 23;
 
-/// Lets the kernel forward what the device `name` of the caller's namespace brings, packets from the host's own addresses
-/// included, sees to it that nobody finds an address on it, and sets it up. Returns its MAC address.
+/// Enables forwarding of packets that the device `name` of the caller's namespace delivers, including those with the
+/// host's own source addresses, keeps IPv6 from generating an address on it, and brings it up. Returns its MAC
+/// address.
 ///
 /// # Errors
-/// What the kernel says: there is no such device, or `CAP_NET_ADMIN` is missing.
+/// The kernel's error: there is no such device, or `CAP_NET_ADMIN` is missing.
 pub async fn set_up(handle: &Handle, name: &str) -> io::Result<Mac> {
     let request = handle.link().get().match_name(name.to_owned());
     let device = first(request.execute()).await?;
@@ -41,14 +42,14 @@ pub async fn set_up(handle: &Handle, name: &str) -> io::Result<Mac> {
     ]);
     change(handle, family(index, forwarding)).await?;
     let no_address = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
-    // A kernel without IPv6 gives it none anyway.
+    // A kernel without IPv6 generates none anyway.
     let _ = change(handle, family(index, AfSpecUnspec::Inet6(vec![no_address]))).await;
     change(handle, LinkUnspec::new_with_index(index).up()).await?;
     Ok(mac)
 }
 
-/// Settings of IPv4 for one device, each with the number and the value that `net.ipv4.conf` has for it. The crate's own
-/// request leaves out zeros.
+/// IPv4 settings of a device, as pairs of the number and the value of `net.ipv4.conf`. The crate's own request leaves
+/// out zeros.
 fn settings(values: &[(u16, u32)]) -> AfSpecUnspec {
     let mut nested = Vec::new();
     for (number, value) in values {

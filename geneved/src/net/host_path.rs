@@ -1,4 +1,4 @@
-//! The underlay as the kernel routes it: which interfaces lead to a host, and with what MTU.
+//! Underlay routing as the kernel does it: the interfaces towards a host, and their MTU.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,23 +13,23 @@ use rtnetlink::{Handle, RouteMessageBuilder};
 
 use super::{first, netlink_error};
 
-/// The way to a host, by all next hops that the kernel may choose from.
+/// Path to a host, over all next hops that the kernel may choose from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPath {
-    /// The interfaces that packets leave by, at least one.
+    /// Interfaces that packets leave by, at least one.
     pub devices: Vec<UnderlayDevice>,
-    /// Names of what they go through: these interfaces, and those that a VLAN or the like is a part of.
+    /// Names of the devices on the path: these interfaces, and those below a VLAN or the like.
     pub through: Vec<String>,
-    /// The bridges and the like among them with each of their ports, by name: what leaves by the one reaches the other.
+    /// Bridges and the like among them with each of their ports, by name: what leaves by one reaches the other.
     pub ports: Vec<(String, String)>,
-    /// The least that these allow: the route's MTU where it has one, otherwise the interface's; bytes of outer IP packet.
-    /// What was learned of the path to this one host is no part of it.
+    /// The smallest MTU of these next hops: that of the route if it has one, otherwise that of the interface; bytes
+    /// of the outer IP packet. Learned path MTUs of this host are not included.
     pub mtu: u32,
-    /// The host is this one: the address is its own.
+    /// The address is local to this host.
     pub own: bool,
-    /// Bits of the prefix that the route is for.
+    /// Prefix length of the matched route.
     pub prefix_len: u8,
-    /// The route is in the main table, where those of interfaces' addresses are.
+    /// The route is in the main table, like those of interface addresses.
     pub in_main: bool,
 }
 
@@ -38,18 +38,18 @@ pub struct HostPath {
 pub struct UnderlayDevice {
     /// Its name.
     pub name: String,
-    /// Its number.
+    /// Its interface index.
     pub index: u32,
     /// Its MTU in bytes.
     pub mtu: u32,
-    /// The device that its packets go through, where it is no more than a part of that: a VLAN, a macvlan, an ipvlan.
+    /// The device below, if this is a VLAN, macvlan or ipvlan.
     pub lower: Option<u32>,
     /// Whether it may have ports: a bridge, a bond, a team.
     pub has_ports: bool,
 }
 
 impl HostPath {
-    /// The interface by which packets leave, or the first of several.
+    /// The interface that packets leave by, or the first of several.
     #[must_use]
     pub fn dev(&self) -> &str {
         self.devices.first().map_or("", |device| &device.name)
@@ -78,16 +78,16 @@ impl HostPath {
     }
 }
 
-/// More than these VLANs of VLANs are a circle.
+/// Maximum nesting of VLANs; more than that is a cycle.
 const MAX_STACKED_VLANS: usize = 4;
 
-/// Devices that were asked for already, by their numbers.
+/// Devices looked up already, by index.
 pub type UnderlayDevices = HashMap<u32, UnderlayDevice>;
 
-/// Asks the kernel for the way from `local` (or its own choice) to `host`.
+/// Looks up the path from `local` (or an address of the kernel's choice) to `host`.
 ///
 /// # Errors
-/// There is none, in the kernel's words.
+/// If there is none, in the kernel's words.
 pub async fn query_host_path(
     handle: &Handle,
     host: IpAddr,
@@ -107,7 +107,7 @@ pub async fn query_host_path(
     };
     for index in route.hops {
         let device = device(handle, index, known).await?;
-        // A route cannot make more of an interface than it is.
+        // A route cannot raise the MTU above the interface's.
         let mtu = route.mtu.map_or(device.mtu, |m| m.min(device.mtu));
         way.mtu = way.mtu.min(mtu);
         if way.devices.iter().any(|there| there.index == index) {
@@ -179,7 +179,7 @@ impl UnderlayDevice {
     }
 }
 
-/// What counts of the kernel's answer.
+/// Relevant attributes of a route reply.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct KernelRoute {
     hops: Vec<u32>,
@@ -221,8 +221,8 @@ impl KernelRoute {
     }
 }
 
-/// The question for the route itself: without `RTM_F_FIB_MATCH` the answer is what the kernel has cached for this host, with
-/// the path MTU that an ICMP error claimed in place of the route's own.
+/// Request for the route itself: without `RTM_F_FIB_MATCH` the kernel replies with its cached entry for this host,
+/// which has the path MTU that an ICMP error claimed instead of the route's own.
 fn question(host: IpAddr, local: Option<IpAddr>) -> RouteMessage {
     let mut question = match host {
         IpAddr::V4(to) => {

@@ -1,4 +1,4 @@
-//! TUN interfaces by netlink: made ready, changed, and looked at, in the link's own namespace.
+//! TUN and TAP interfaces by netlink: creation, changes and status, in the link's own namespace.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -20,14 +20,14 @@ use super::netlink_watch;
 use super::netns::{self, NetnsError, within};
 use crate::io::{Tun, TunError, create_tun, create_tun_to_move};
 
-/// Super-packets up to this size, with the headers of a tunnel, fit one UDP send.
+/// Largest super-packet that fits one UDP send together with the tunnel headers.
 pub const GSO_MAX_SIZE: u32 = 61_440;
-/// `UDP_SEGMENT` takes no more segments than these.
+/// Maximum number of segments of `UDP_SEGMENT`.
 const GSO_MAX_SEGS: u32 = 128;
-/// Packets that wait in an interface until they are read.
+/// Queue length of an interface in packets.
 pub const TX_QUEUE_LEN: u32 = 1000;
 
-/// How an interface is to be.
+/// Desired configuration of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceSpec {
     /// Its name.
@@ -40,14 +40,14 @@ pub struct InterfaceSpec {
     pub addresses: Vec<IpNet>,
     /// Whether it is up.
     pub up: bool,
-    /// Whether there is something that its packets can leave by; without, it is as an interface without a cable.
+    /// Whether its packets can be sent anywhere; without a carrier it is like an interface without a cable.
     pub carrier: bool,
 }
 
-/// An interface that geneved made: another one that has its name since is not it, and is left alone.
+/// An interface that geneved created. Another one that took over its name is left alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnInterface {
-    /// The network namespace that it is in, where that is not the daemon's own.
+    /// Its network namespace, if not the daemon's own.
     pub netns: Option<String>,
     /// Its name.
     pub name: String,
@@ -55,7 +55,7 @@ pub struct OwnInterface {
     pub ifindex: u32,
 }
 
-/// An interface that was just made.
+/// A newly created interface.
 #[derive(Debug)]
 pub struct CreatedInterface {
     /// Its queues.
@@ -64,13 +64,13 @@ pub struct CreatedInterface {
     pub ifindex: u32,
 }
 
-/// Whether an interface of this MTU can have the address: the kernel has no IPv6 below 1280 (RFC 8200, section 5).
+/// Whether an interface with this MTU can have the address: the kernel has no IPv6 below 1280 (RFC 8200, section 5).
 #[must_use]
 pub fn can_have(address: &IpNet, mtu: u16) -> bool {
     matches!(address, IpNet::V4(_)) || mtu >= 1280
 }
 
-/// What the kernel says of an interface.
+/// Status of an interface as reported by the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InterfaceStatus {
     /// Its name.
@@ -85,37 +85,37 @@ pub struct InterfaceStatus {
     pub flags: Vec<String>,
     /// Its operational state, as `ip link` names it.
     pub operstate: String,
-    /// Its MAC address, where it has one.
+    /// Its MAC address, if it has one.
     pub lladdr: Option<Mac>,
-    /// Its addresses, but for the link-local one that the kernel makes by itself.
+    /// Its addresses, except for the link-local one that the kernel generates.
     pub addresses: Vec<IpNet>,
-    /// The link-local address that the kernel made.
+    /// The link-local address that the kernel generated.
     pub link_local: Option<IpNet>,
 }
 
 impl InterfaceStatus {
-    /// Whether it is up, as an administrator sets it.
+    /// Whether it is administratively up.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.flags.iter().any(|flag| flag == "UP")
     }
 }
 
-/// Why an interface is not as wanted.
+/// Why an interface could not be configured.
 #[derive(Debug, thiserror::Error)]
 pub enum InterfaceError {
-    /// The namespace.
+    /// Entering the namespace failed.
     #[error(transparent)]
     Netns(#[from] NetnsError),
-    /// The TUN device.
+    /// Creating the TUN device failed.
     #[error("{0}")]
     Tun(#[from] TunError),
-    /// A setting.
+    /// A setting was refused.
     #[error("{what}: {error}{}", hint(what, error))]
     Setting {
-        /// What was to be set.
+        /// The setting.
         what: String,
-        /// What the kernel said.
+        /// The kernel's error.
         error: io::Error,
     },
     /// Another interface has the name.
@@ -138,9 +138,9 @@ fn hint(what: &str, error: &io::Error) -> &'static str {
     }
 }
 
-/// Makes TUN devices in one namespace and sets them up; the last step brings each one up that is to be. The result of
-/// each is in the order of `wanted`. With `all_or_none` it ends with the first error; without, an interface is made even if
-/// the kernel does not let it have an address.
+/// Creates TUN devices in one namespace and configures them; bringing them up is the last step. The results are in
+/// the order of `wanted`. With `all_or_none` it stops at the first error; without, an interface is created even if
+/// the kernel refuses an address.
 ///
 /// # Errors
 /// The namespace cannot be entered.
@@ -151,7 +151,7 @@ pub async fn create(
     all_or_none: bool,
 ) -> Result<Vec<Result<CreatedInterface, InterfaceError>>, NetnsError> {
     let target = netns.as_deref().map(netns::open).transpose()?;
-    // The kernel finds it out only when the device is there already, and this may be asked every second.
+    // The kernel would notice only after the device was created, and this may be called every second.
     let taken = match &netns {
         None => Vec::new(),
         Some(_) => {
@@ -205,7 +205,7 @@ pub async fn create(
     .await
 }
 
-/// Makes a TUN device here, and gives it to another namespace under its own name.
+/// Creates a TUN device here, and moves it to another namespace under its own name.
 async fn move_in(
     handle: &Handle,
     name: &str,
@@ -229,8 +229,8 @@ async fn move_in(
     Ok(tun)
 }
 
-/// Changes addresses, MTU and state of an interface that is there. Of its addresses only those in `before` are geneved's,
-/// and may go; what somebody else gave it stays.
+/// Changes addresses, MTU and state of an existing interface. Only addresses in `before` are geneved's and may be
+/// removed; those that others assigned stay.
 ///
 /// # Errors
 /// What the kernel refused first.
@@ -242,7 +242,7 @@ pub async fn update(
     within(own.netns.clone(), move |handle| async move {
         let seen = find_own(&handle, &own).await?;
         adjust_mtu(&handle, &seen, wanted.mtu).await?;
-        // The kernel forgets its neighbours with it, even if it is the same.
+        // Setting the MAC address flushes the kernel's neighbours, even if it is the same.
         if let Some(mac) = wanted.tap.filter(|mac| seen.lladdr != Some(*mac)) {
             set_lladdr(&handle, seen.ifindex, mac).await?;
         }
@@ -262,7 +262,7 @@ pub async fn update(
         all.extend(others.filter(|address| !wanted.addresses.contains(address)));
         for (address, message) in go {
             match handle.address().del(message).execute().await {
-                // The first address of a network takes its others with it (ip-sysctl, `promote_secondaries`).
+                // Removing the first address of a network removes its others (ip-sysctl, `promote_secondaries`).
                 Err(error) if is(&error, nix::libc::EADDRNOTAVAIL) => {}
                 deleted => deleted.map_err(|e| setting(format!("address {address}"), e))?,
             }
@@ -278,7 +278,7 @@ pub async fn update(
     .await?
 }
 
-/// Changes the MTU of an interface that is there, and nothing else.
+/// Changes only the MTU of an existing interface.
 ///
 /// # Errors
 /// What the kernel refused.
@@ -290,8 +290,8 @@ pub async fn set_mtu(own: OwnInterface, mtu: u16) -> Result<(), InterfaceError> 
     .await?
 }
 
-/// Gives back to an interface what somebody took away: its MTU, where one is given, and these addresses, as many of them as
-/// it can have.
+/// Restores what somebody removed from an interface: its MTU, if given, and as many of these addresses as it can
+/// have.
 ///
 /// # Errors
 /// What the kernel refused first.
@@ -308,7 +308,7 @@ pub async fn restore(
         let mut result = Ok(());
         for address in missing {
             match add_address(&handle, &seen, address).await {
-                // Somebody else gives it back as well, and was quicker.
+                // Somebody else restored it first.
                 Err(InterfaceError::Setting { error, .. })
                     if error.raw_os_error() == Some(nix::libc::EEXIST) => {}
                 added => result = result.and(added),
@@ -319,7 +319,7 @@ pub async fn restore(
     .await?
 }
 
-/// Tells the kernel whether there is something that an interface's packets can leave by.
+/// Sets the carrier: whether an interface's packets can be sent anywhere.
 ///
 /// # Errors
 /// What the kernel refused.
@@ -354,7 +354,7 @@ async fn adjust_mtu(
     set(handle, change, || format!("mtu {mtu}")).await
 }
 
-/// What the kernel says of these interfaces of one namespace; those that are gone are left out.
+/// Reads the status of these interfaces of one namespace; missing ones are left out.
 ///
 /// # Errors
 /// The namespace cannot be entered.
@@ -389,14 +389,13 @@ pub async fn observe(
     .await
 }
 
-/// Removes these interfaces of one namespace in one go: the kernel waits for its other processors
-/// once for each request, and so would take seconds for a thousand single ones. Those that are gone
-/// already are left out.
+/// Removes these interfaces of one namespace in one request: the kernel waits for its other CPUs once per request,
+/// which would take seconds for a thousand single ones. Missing interfaces are skipped.
 ///
 /// # Errors
-/// The namespace cannot be entered, or the kernel refused.
+/// If the namespace cannot be entered, or the kernel refuses.
 pub async fn remove(netns: Option<String>, all: Vec<OwnInterface>) -> Result<(), InterfaceError> {
-    // A number that nobody else has reason to use; "ip link" shows it for the moment.
+    // A group number that nobody else is likely to use; "ip link" shows it for a moment.
     let group = LinkAttribute::Group(0x6e76_0000 | (std::process::id() & 0xffff));
     within(netns, move |handle| async move {
         let mut any = false;
@@ -418,7 +417,7 @@ pub async fn remove(netns: Option<String>, all: Vec<OwnInterface>) -> Result<(),
     .await?
 }
 
-/// Makes a new interface as it is wanted; gives its number.
+/// Configures a new interface as desired; returns its index.
 async fn set_up(
     handle: &Handle,
     wanted: &InterfaceSpec,
@@ -441,7 +440,7 @@ async fn set_up(
         LinkAttribute::GsoMaxSize(GSO_MAX_SIZE),
         LinkAttribute::GsoIpv4MaxSize(GSO_MAX_SIZE),
     ] {
-        // Only a matter of speed, and older kernels do not know all of them.
+        // These only affect speed, and older kernels do not know all of them.
         let change = by_index(index).append_extra_attribute(limit.clone());
         if let Err(error) = set(handle, change, || format!("{limit:?}")).await {
             tracing::debug!(link = wanted.name, %error, "this kernel does not take a GSO limit");
@@ -450,7 +449,7 @@ async fn set_up(
     for address in &wanted.addresses {
         match add_address(handle, &seen, *address).await {
             Err(error) if all_or_none => return Err(error),
-            // It is found missing, and told, when the interface is looked at.
+            // The next check of the interface finds it missing and reports it.
             _ => {}
         }
     }
@@ -485,8 +484,8 @@ async fn add_address(
     let mut request = handle
         .address()
         .add(seen.ifindex, address.addr(), address.prefix_len());
-    // Without neighbours there are no duplicates to detect, but the kernel would call the address tentative for a moment
-    // all the same, and nobody could bind to it.
+    // Without neighbours there are no duplicates to detect, but the kernel would still mark the address tentative for
+    // a moment, and nothing could bind to it.
     if seen.flags.iter().any(|flag| flag == "NOARP") {
         request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
     }
@@ -520,11 +519,11 @@ async fn addresses(
     Ok(found)
 }
 
-/// The address that the message is about, and whether it is the link-local one that the kernel makes by itself.
+/// The address in the message, and whether it is the link-local one that the kernel generates.
 fn address_of(message: &AddressMessage) -> Option<(IpNet, bool)> {
     let by_kernel = AddressAttribute::Protocol(AddressProtocol::LinkLocal);
     let made = message.attributes.contains(&by_kernel);
-    // Local and Address differ on interfaces that have a peer address; Local is ours.
+    // Local and Address differ on interfaces with a peer address; Local is ours.
     let of = |local: bool| {
         message.attributes.iter().find_map(|a| match a {
             AddressAttribute::Local(ip) if local => Some(*ip),
@@ -537,7 +536,7 @@ fn address_of(message: &AddressMessage) -> Option<(IpNet, bool)> {
     Some((address, made))
 }
 
-/// What the kernel says of an interface of geneved's; an error where another one has its name.
+/// Reads the status of an interface of geneved; fails if another one has its name.
 async fn find_own(handle: &Handle, own: &OwnInterface) -> Result<InterfaceStatus, InterfaceError> {
     let seen = query(handle, &own.name).await?;
     match own.ifindex == seen.ifindex {

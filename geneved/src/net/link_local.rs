@@ -1,4 +1,4 @@
-//! The link-local addresses of an interface, which the kernel gives it by itself.
+//! Link-local addresses that the kernel generated for an interface.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -9,10 +9,10 @@ use rtnetlink::packet_route::address::AddressAttribute;
 use super::netlink_error;
 use super::netns::{NetnsError, within};
 
-/// The link-local addresses of the interface `name` of this namespace; none where it is gone.
+/// Returns the link-local addresses of the interface `name` of this namespace; none if it is gone.
 ///
 /// # Errors
-/// The namespace cannot be entered, or the kernel does not answer.
+/// If the namespace cannot be entered, or the kernel does not answer.
 pub async fn link_local(netns: Option<String>, name: String) -> Result<Vec<Ipv6Addr>, NetnsError> {
     within(netns, move |handle| async move {
         let mut found = Vec::new();

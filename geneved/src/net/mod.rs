@@ -1,9 +1,9 @@
-//! Netlink: setting interfaces up, and asking the underlay for routes and MTUs. And Unix sockets.
+//! Netlink: configures interfaces, and queries the underlay's routes and MTUs. Also Unix sockets.
 //!
-//! [`interface`] works in a link's network namespace, [`underlay`] in the daemon's own, [`mtu`] does
-//! the sum, [`far`] knows who is at the other end of a device, [`port`] who has a port, [`changes`] and [`watch`] hear what others
-//! do to the underlay and to interfaces, [`gateway`] knows what the kernel does with packets that leave a VPC,
-//! and [`tunnel`] sets up the device for tunnel GSO. When and for which link is [`crate::daemon`]'s business.
+//! [`interface`] works in a link's network namespace, [`underlay`] in the daemon's own. [`mtu`] computes tunnel MTUs,
+//! [`far`] inspects peer devices, [`port`] finds the holder of a port, [`changes`] and [`watch`] follow changes of
+//! the underlay and of interfaces, [`gateway`] checks the kernel's forwarding for packets that leave a VPC, and
+//! [`tunnel`] configures the device for tunnel GSO. When and for which links they run is up to [`crate::daemon`].
 
 pub mod devices;
 pub mod gateway;
@@ -23,7 +23,7 @@ use std::io;
 
 use futures_util::{Stream, TryStreamExt};
 
-/// What the kernel said, or what became of the conversation with it.
+/// Converts a netlink failure to the kernel's error, or one of the connection.
 fn netlink_error(error: rtnetlink::Error) -> io::Error {
     match error {
         rtnetlink::Error::NetlinkError(message) => message.to_io(),
@@ -31,7 +31,7 @@ fn netlink_error(error: rtnetlink::Error) -> io::Error {
     }
 }
 
-/// The first of the messages; `ENOENT` where there is none.
+/// Returns the first message; `ENOENT` if there is none.
 async fn first<T>(stream: impl Stream<Item = Result<T, rtnetlink::Error>>) -> io::Result<T> {
     let mut stream = std::pin::pin!(stream);
     match stream.try_next().await {

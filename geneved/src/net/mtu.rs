@@ -1,7 +1,7 @@
-//! A link's tunnel MTU: the least that any of its hosts allows, as a sum.
+//! Tunnel MTU of a link: the minimum over all of its hosts, computed from the underlay.
 //!
-//! What was learned of a path later (ICMP) does not lower it: that concerns one host, and the packet
-//! path tells the inner senders by itself.
+//! Path MTUs learned later (ICMP) do not lower it: each concerns only one host, and the packet path reports it to the
+//! inner senders itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,26 +17,26 @@ use super::underlay_monitor::UnderlayChanges;
 use crate::config::shared_map::SharedMap;
 use crate::config::value::IfName;
 
-/// What is assumed of an underlay that nothing is known of, in bytes.
+/// MTU assumed for an unknown underlay, in bytes.
 const ASSUMED: u32 = 1500;
 
-/// A host, and the address that it is sent to from, where the operator named one.
+/// A host, and the local address to send from if the operator set one.
 pub type PathKey = (IpAddr, Option<IpAddr>);
 
-/// Why nothing is sent to a host: packets to it would come back.
+/// Why nothing is sent to a host: packets to it would loop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoutingLoop {
-    /// The host is this one. That is `meant` where only endpoints name it: they are written alike on all hosts.
+    /// The host is this one. That is `meant` if only endpoints name it: endpoint lists are the same on all hosts.
     Own {
-        /// Nobody needs to be told.
+        /// Not worth reporting.
         meant: bool,
     },
-    /// The route leads into the interface of the link that sends.
+    /// The route leads into the interface of the sending link.
     Itself,
     /// The route leads into the interface of this link, which leads there.
     Through(IfName),
-    /// The route leads through this bridge, of which the interface of this link is a port: what comes from the host cannot
-    /// be told from what comes out of the link.
+    /// The route leads through this bridge, which has the interface of this link as a port: packets from the host
+    /// cannot be told from packets that come out of the link.
     Shared(String, IfName),
 }
 
@@ -57,58 +57,58 @@ impl fmt::Display for RoutingLoop {
     }
 }
 
-/// A tunnel MTU as it is computed from the underlay; all in bytes.
+/// Tunnel MTU computed from the underlay; all values in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ComputedMtu {
-    /// The sum in words.
+    /// The computation in words.
     pub text: String,
-    /// MTU of the way to the host that allows the least.
+    /// MTU of the path to the host with the smallest one.
     pub underlay: u32,
-    /// The host; `None` where the link has none yet.
+    /// That host; `None` if the link has no hosts yet.
     pub host: Option<IpAddr>,
-    /// The interface that the host is reached by; `None` where there is no route.
+    /// The interface towards that host; `None` if there is no route.
     pub dev: Option<String>,
     /// What is left for inner packets.
     pub inner: u32,
 }
 
-/// What a link's MTU is computed from, beside the ways.
+/// What a link's MTU is computed from, beside the paths.
 #[derive(Clone, Debug)]
 pub struct MtuBasis {
     /// The hosts that count.
     pub hosts: Vec<IpAddr>,
-    /// Bytes of the longest options that it sends.
+    /// Length in bytes of the longest options that it sends.
     pub options: u16,
-    /// Whether IPv6 is to live on it.
+    /// Whether it may carry IPv6.
     pub ipv6: bool,
 }
 
-/// Each link with a host of its own, and the link behind whose interface that host is: tunnels in tunnels.
+/// Tunnels in tunnels: a link, one of its hosts, and the link through whose interface that host is reached.
 pub type NestedTunnels = BTreeSet<(IfName, IpAddr, IfName)>;
 
-/// The ways to hosts, each asked for once, and what follows from them for the links of a configuration.
+/// Paths to hosts, each looked up once, and what follows from them for the configured links.
 #[derive(Clone, Debug, Default)]
 pub struct PathTable {
     known: SharedMap<PathKey, Arc<Result<HostPath, String>>>,
     devices: UnderlayDevices,
-    /// The hosts of each link.
+    /// Hosts of each link.
     hosts: SharedMap<IfName, Arc<[PathKey]>>,
-    /// How many links have a pair among theirs.
+    /// Number of links that use a pair.
     users: SharedMap<PathKey, usize>,
     /// The names of all devices and ports that ways lead through, and perhaps of some that they led through before.
     through: Arc<BTreeSet<String>>,
-    /// Some way leads through the interface of a link: what is so for one link may follow from others.
+    /// A path leads through the interface of a link, so links may depend on each other.
     pub entangled: bool,
-    /// All hosts that are behind links.
+    /// All hosts that are reached through other links.
     pub nested: NestedTunnels,
-    /// By the link's name.
+    /// By link name.
     pub bases: SharedMap<IfName, MtuBasis>,
-    /// Why packets of a link to a host would come back to this host, by the link's name.
+    /// Why packets to a host would loop, by link name and host.
     loops: SharedMap<(IfName, IpAddr), RoutingLoop>,
 }
 
 impl PathTable {
-    /// Asks the kernel for a way that is not known yet.
+    /// Looks up a path that is not known yet.
     pub async fn query(&mut self, handle: &Handle, pair: PathKey) {
         if !self.known.contains_key(&pair) {
             let known_path =
@@ -138,8 +138,8 @@ impl PathTable {
         self.through.iter().map(String::as_str)
     }
 
-    /// Notes which hosts a link has; none if it is gone. Forgets what was concluded of it, and the ways that no link needs any
-    /// more.
+    /// Sets the hosts of a link, `None` if it is gone. Forgets what was derived for it, and the paths that no link
+    /// needs any more.
     pub fn set_hosts(&mut self, link: &IfName, pairs: Option<Arc<[PathKey]>>) {
         self.bases.remove(link);
         self.nested.retain(|(name, ..)| name != link);
@@ -166,7 +166,7 @@ impl PathTable {
         }
     }
 
-    /// Forgets which links have hosts, and all that was concluded of them, but not the ways.
+    /// Forgets the hosts of all links and everything derived, but keeps the paths.
     pub fn forget_hosts(&mut self) {
         self.hosts = SharedMap::default();
         self.users = SharedMap::default();
@@ -187,20 +187,20 @@ impl PathTable {
         self.hosts.get(link).map_or(&[], |pairs| pairs)
     }
 
-    /// Whether it was asked for this way.
+    /// Whether this path was looked up.
     #[must_use]
     pub fn knows(&self, pair: &PathKey) -> bool {
         self.known.contains_key(pair)
     }
 
-    /// Whether anything that is known may not be so any more.
+    /// Whether any known path may have changed.
     #[must_use]
     pub fn are_concerned(&self, changes: &UnderlayChanges) -> bool {
         let mut known = self.known.keys();
         changes.concern_devices() || known.any(|(host, local)| changes.concern(*host, *local))
     }
 
-    /// Forgets what may not be so any more.
+    /// Forgets paths that may have changed.
     pub fn forget(&mut self, changes: &UnderlayChanges) {
         self.known
             .retain(|(host, local), _| !changes.concern(*host, *local));
@@ -209,20 +209,20 @@ impl PathTable {
         }
     }
 
-    /// Forgets the hosts that no link has.
+    /// Forgets paths to hosts that no link has.
     pub fn keep_used(&mut self) {
         let users = &self.users;
         self.known.retain(|pair, _| users.contains_key(pair));
     }
 
-    /// The way to a host, or why there is none; `None` where nobody asked.
+    /// The path to a host, or why there is none; `None` if it was not looked up.
     #[must_use]
     pub fn path(&self, host: IpAddr, local: Option<IpAddr>) -> Option<Result<&HostPath, &str>> {
         let known_path = self.known.get(&(host, local))?;
         Some((**known_path).as_ref().map_err(String::as_str))
     }
 
-    /// Every address that links send to this host from, and the way from there.
+    /// All local addresses that links send to this host from, each with its path.
     pub fn pairs_of(
         &self,
         host: IpAddr,
@@ -232,7 +232,7 @@ impl PathTable {
             .map(|((_, local), known_path)| (local, &**known_path))
     }
 
-    /// Changes what is known of hosts for which `change` has another way.
+    /// Replaces the paths of hosts for which `change` returns another one.
     pub fn change_each(
         &mut self,
         mut change: impl FnMut(IpAddr, &Result<HostPath, String>) -> Option<HostPath>,
@@ -245,29 +245,29 @@ impl PathTable {
         }
     }
 
-    /// Knows a way that nobody was asked for.
+    /// Adds a path without a lookup.
     #[cfg(test)]
     pub fn insert(&mut self, pair: PathKey, known_path: Result<HostPath, String>) {
         self.known.insert(pair, Arc::new(known_path));
     }
 
-    /// Notes which packets would come back: of which link, to which host, and why.
+    /// Sets all loops: the link, the host, and why packets would loop.
     pub fn set_loops(&mut self, loops: impl IntoIterator<Item = ((IfName, IpAddr), RoutingLoop)>) {
         self.loops = loops.into_iter().collect();
     }
 
-    /// Notes that packets of a link to a host would come back, and why.
+    /// Adds a loop of a link's packets to a host.
     pub fn add_loop(&mut self, link: &IfName, host: IpAddr, why: RoutingLoop) {
         self.loops.insert((link.clone(), host), why);
     }
 
-    /// All of them.
+    /// All loops.
     #[must_use]
     pub fn loops(&self) -> &SharedMap<(IfName, IpAddr), RoutingLoop> {
         &self.loops
     }
 
-    /// Why a link's packets to this host would come back, if they would.
+    /// Why a link's packets to this host would loop, if they would.
     #[must_use]
     pub fn loop_of(&self, link: &IfName, host: IpAddr) -> Option<&RoutingLoop> {
         if self.loops.is_empty() {
@@ -276,7 +276,7 @@ impl PathTable {
         self.loops.get(&(link.clone(), host))
     }
 
-    /// To which hosts a link sends nothing, and why; in words for a person.
+    /// Human-readable list of the hosts that a link sends nothing to, with the reasons.
     #[must_use]
     pub fn loop_warning(&self, link: &IfName) -> Option<String> {
         let told = |why: &RoutingLoop| !matches!(why, RoutingLoop::Own { meant: true });
@@ -290,7 +290,7 @@ impl PathTable {
         Some(format!("nothing is sent to host {host}: {why}{more}"))
     }
 
-    /// The numbers of the devices by which packets leave for each host that there is a way to.
+    /// Indices of the devices that packets leave by, for each host with a path.
     #[must_use]
     pub fn devices(&self) -> BTreeMap<IpAddr, BTreeSet<u32>> {
         let mut devices: BTreeMap<IpAddr, BTreeSet<u32>> = BTreeMap::new();
@@ -303,8 +303,8 @@ impl PathTable {
         devices
     }
 
-    /// The tunnel MTU of a link with these hosts, which wraps packets as `shape` says; underlay and outer version are
-    /// those of the hosts. Where nothing is known of any of them, what the underlay was `before` holds on.
+    /// Computes the tunnel MTU of a link with these hosts, which encapsulates as `shape` says; underlay MTU and outer
+    /// IP version are those of the hosts. If no host's path is known, the underlay MTU of `before` is kept.
     #[must_use]
     pub fn sum(
         &self,

@@ -1,7 +1,7 @@
-//! What the kernel tells of interfaces and their addresses, in the daemon's network namespace and in those of links.
+//! Netlink events about interfaces and their addresses, in the daemon's network namespace and in those of links.
 //!
-//! One socket of the daemon's namespace hears of every namespace that has a number there (`NETLINK_LISTEN_ALL_NSID`). A
-//! socket that was opened inside another namespace would keep that one alive.
+//! One socket in the daemon's namespace receives events of every namespace that has an ID there
+//! (`NETLINK_LISTEN_ALL_NSID`). A socket opened inside another namespace would keep that namespace alive.
 
 use std::fs::File;
 use std::io;
@@ -17,36 +17,36 @@ use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::sync::mpsc;
 
-/// Bytes of news that wait for the daemon at most; when more come, all interfaces are looked at.
+/// Receive buffer of the socket in bytes; if it overflows, all interfaces are checked.
 const BACKLOG: usize = 1 << 20;
 
-/// Datagrams of news that wait for the daemon, beyond those in the kernel.
+/// Number of datagrams queued for the daemon, beyond those in the kernel.
 const NETLINK_QUEUE: usize = 64;
 
-/// A socket that hears of changes.
+/// Netlink socket for events.
 #[derive(Debug)]
 pub struct NetlinkWatch {
     socket: Socket,
-    /// Whether it hears of other namespaces, too.
+    /// Whether it receives events of other namespaces, too.
     pub everywhere: bool,
 }
 
-/// Something about an interface has changed.
+/// A change to an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InterfaceEvent {
-    /// The interface itself: its name, its number in its namespace.
+    /// The interface itself: its name, and its index in its namespace.
     Link(String, u32),
-    /// Its addresses; its number.
+    /// Its addresses; its index.
     Address(u32),
-    /// Nobody knows what: news were lost.
+    /// Unknown: events were lost.
     Anything,
 }
 
 impl NetlinkWatch {
-    /// Opens the socket. The kernel looks at what the caller may do now, so it is opened before capabilities are given away.
+    /// Opens the socket. The kernel checks the opener's capabilities, so open it before they are dropped.
     ///
     /// # Errors
-    /// Netlink cannot be had.
+    /// If no netlink socket can be opened.
     pub fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind(&SocketAddr::new(0, 0))?;
@@ -63,11 +63,11 @@ impl NetlinkWatch {
         Ok(NetlinkWatch { socket, everywhere })
     }
 
-    /// Begins to listen, on a thread of its own. When the news are not taken in time they are lost in the kernel, which
-    /// tells so.
+    /// Starts listening on a dedicated thread. Events that are not taken in time are lost in the kernel, which
+    /// reports the loss.
     ///
     /// # Errors
-    /// There is no thread to be had.
+    /// If the thread cannot be created.
     pub fn listen(self) -> io::Result<mpsc::Receiver<Vec<InterfaceEvent>>> {
         let (sender, receiver) = mpsc::channel(NETLINK_QUEUE);
         std::thread::Builder::new()
@@ -132,7 +132,7 @@ fn read(mut bytes: &[u8]) -> Vec<InterfaceEvent> {
 pub async fn number(handle: &Handle, netns: &File) -> io::Result<()> {
     let mut message = NsidMessage::default();
     let fd = u32::try_from(netns.as_raw_fd()).map_err(io::Error::other)?;
-    // The kernel chooses.
+    // -1 lets the kernel choose.
     message.attributes = vec![NsidAttribute::Fd(fd), NsidAttribute::Id(-1)];
     let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewNsId(message));
     request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
@@ -149,7 +149,7 @@ pub async fn number(handle: &Handle, netns: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// The number that a namespace has in the caller's; `None` where it has none.
+/// The ID of a namespace in the caller's; `None` if it has none.
 ///
 /// # Errors
 /// What the kernel refused.

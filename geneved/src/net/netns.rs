@@ -1,4 +1,4 @@
-//! Work inside another network namespace: a short-lived thread that enters it.
+//! Runs work inside another network namespace, on a short-lived thread that enters it.
 
 use std::fs::File;
 use std::future::Future;
@@ -11,18 +11,18 @@ use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use rtnetlink::Handle;
 use tokio::sync::oneshot;
 
-/// Why a namespace could not be worked in.
+/// Why work in a namespace failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NetnsError {
-    /// There is no such name, or it may not be opened.
+    /// The name does not exist, or must not be opened.
     #[error("network namespace \"{name}\": {error}{}", hint(.error))]
     Enter {
         /// The name.
         name: String,
-        /// What the kernel said.
+        /// The kernel's error.
         error: io::Error,
     },
-    /// Netlink or a thread could not be had.
+    /// A netlink socket or a thread could not be created.
     #[error("cannot talk to the kernel by netlink: {0}")]
     Netlink(#[from] io::Error),
 }
@@ -35,11 +35,11 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// Runs `work` on a thread inside the namespace `/run/netns/NAME`, or the caller's own for `None`,
-/// with a netlink connection of that namespace.
+/// Runs `work` on a thread inside the namespace `/run/netns/NAME`, or the caller's own for `None`, with a netlink
+/// connection of that namespace.
 ///
 /// # Errors
-/// The namespace cannot be entered or netlink not be had there.
+/// If the namespace cannot be entered, or no netlink socket can be opened in it.
 pub async fn within<T, W, F>(name: Option<String>, work: W) -> Result<T, NetnsError>
 where
     T: Send + 'static,
@@ -47,7 +47,7 @@ where
     F: Future<Output = T>,
 {
     let (send, receive) = oneshot::channel();
-    // The thread ends with its namespace; a pooled one would take it along to other work.
+    // The thread ends afterwards; a pooled thread would carry the namespace over to other work.
     std::thread::Builder::new()
         .name("netns".into())
         .spawn(move || {
@@ -64,10 +64,10 @@ pub const DIRECTORY: &str = "/run/netns";
 /// Opens the namespace `/run/netns/NAME`; it lives at least until the file is closed.
 ///
 /// # Errors
-/// There is no such name, or it may not be opened.
+/// If there is no such name, or it must not be opened.
 pub fn open(name: &str) -> Result<File, NetnsError> {
     let opened = File::open(path(name)).and_then(|file| {
-        // "ip netns add" makes the file first, and puts the namespace onto it then.
+        // "ip netns add" creates the file first, and mounts the namespace on it afterwards.
         match fstatfs(&file)?.filesystem_type() {
             NSFS_MAGIC => Ok(file),
             _ => Err(io::Error::from_raw_os_error(nix::libc::ENOENT)),
@@ -79,12 +79,12 @@ pub fn open(name: &str) -> Result<File, NetnsError> {
     })
 }
 
-/// What tells a namespace from another one that is made under its name later: device and inode, which are used again, and
-/// when it was made.
+/// Identity of a namespace that differs for a later one of the same name: device and inode, which may be reused, and
+/// creation time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetnsId(u64, u64, i64, i64);
 
-/// The identity of the namespace that has this name now; `None` where none has.
+/// Identity of the namespace that has this name now; `None` if there is none.
 #[must_use]
 pub fn identity(name: &str) -> Option<NetnsId> {
     let file = open(name).ok()?;
@@ -96,25 +96,24 @@ fn path(name: &str) -> PathBuf {
     Path::new(DIRECTORY).join(name)
 }
 
-/// What tells the network namespace of this thread from others: the inode that its name in [`DIRECTORY`] has, too; 0 where
-/// it cannot be read.
+/// Inode of this thread's network namespace, the same as that of its name in [`DIRECTORY`]; 0 if it cannot be read.
 #[must_use]
 pub fn own_inode() -> u64 {
     std::fs::metadata("/proc/thread-self/ns/net").map_or(0, |found| found.ino())
 }
 
-/// What tells the network namespace `/run/netns/NAME` from others.
+/// Inode of the network namespace `/run/netns/NAME`.
 ///
 /// # Errors
-/// There is no such name.
+/// If there is no such name.
 pub fn inode(name: &str) -> io::Result<u64> {
     Ok(std::fs::metadata(path(name))?.ino())
 }
 
-/// Takes the calling thread, and sockets that it makes from here on, into the namespace `/run/netns/NAME`.
+/// Moves the calling thread, and sockets that it creates from here on, into the namespace `/run/netns/NAME`.
 ///
 /// # Errors
-/// There is no such name, or it may not be entered.
+/// If there is no such name, or it must not be entered.
 pub fn enter(name: &str) -> Result<(), NetnsError> {
     setns(open(name)?, CloneFlags::CLONE_NEWNET).map_err(|error| NetnsError::Enter {
         name: name.to_owned(),

@@ -1,8 +1,8 @@
-//! Who takes packets off the far end of an underlay device: a network card, the receiver's kernel, or a program.
+//! Peer devices of the underlay: whether packets end up at a network card, the receiver's kernel, or a program.
 //!
-//! A veth claims to have every offload, and passes on uncut and with unfinished checksums what is sent through it. The
-//! kernel of the receiver does the rest, but a program that reads the veth's other end does not: a switch in user
-//! space, such as Open vSwitch's, drops such packets.
+//! A veth advertises every offload, and passes packets on uncut and with unfinished checksums. The receiver's kernel
+//! copes with that, but a program that reads the veth's other end does not: a userspace switch, such as that of Open
+//! vSwitch, drops such packets.
 
 use std::io;
 
@@ -14,25 +14,25 @@ use rtnetlink::packet_route::link::{
 
 use super::{first, netlink_error};
 
-/// Devices on top of devices are followed this far.
+/// Maximum depth of stacked devices that are followed.
 const MAX_STACKED_DEVICES: usize = 4;
 
-/// Who takes packets off the far end; the later ones need more care.
+/// What takes packets off the far end; later variants need more care.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PeerDevice {
-    /// A network card or a kernel, which finishes what is left to it.
+    /// A network card or a kernel, which finishes checksums and segmentation.
     #[default]
     Finishes,
-    /// It is not seen who, for this reason.
+    /// Unknown, for this reason.
     Unseen(String),
     /// A program that gets packets as they were sent, for this reason.
     Program(String),
 }
 
-/// Who takes packets off the far end of the device with number `index` in the caller's namespace.
+/// Finds what takes packets off the far end of the device with index `index` in the caller's namespace.
 ///
 /// # Errors
-/// The device is gone, or netlink fails.
+/// If the device is gone, or netlink fails.
 pub async fn peer_device(handle: &Handle, index: u32) -> io::Result<PeerDevice> {
     let mut all = None;
     let mut worst = PeerDevice::Finishes;
@@ -84,7 +84,7 @@ async fn veth_peer(handle: &Handle, device: &NeighborDevice) -> PeerDevice {
     }
 }
 
-/// What counts of a device.
+/// Relevant attributes of a device.
 #[derive(Clone, Debug, Default)]
 struct NeighborDevice {
     index: u32,
@@ -92,11 +92,11 @@ struct NeighborDevice {
     kind: Option<InfoKind>,
     /// The device below, or the other end.
     link: Option<u32>,
-    /// The namespace of `link`, where it is another one.
+    /// Namespace of `link`, if it is another one.
     link_netns: Option<i32>,
     controller: Option<u32>,
     port: Option<InfoPortKind>,
-    /// A program asked for all packets, whoever they are for; one that is a port does not show it.
+    /// A program has set promiscuous mode. The kernel does not show this flag for being a mere bridge port.
     promiscuous: bool,
     xdp: bool,
 }
@@ -133,7 +133,7 @@ impl NeighborDevice {
         device
     }
 
-    /// As the other end of the veth `near`.
+    /// Classifies it as the other end of the veth `near`.
     fn as_peer(&self, near: &str) -> PeerDevice {
         let end = format!("the other end of dev {near}, {},", self.name);
         match (&self.port, self.controller) {
@@ -141,7 +141,7 @@ impl NeighborDevice {
             _ if self.promiscuous => {
                 PeerDevice::Program(format!("{end} is promiscuous, so a program reads it"))
             }
-            // Its packets go to the kernel's IP all the same.
+            // The kernel's IP stack receives its packets all the same.
             (Some(InfoPortKind::Vrf), _) | (_, None) => PeerDevice::Finishes,
             (Some(kind), _) => PeerDevice::Unseen(format!("{end} is a port of a {kind}")),
             (None, Some(_)) => PeerDevice::Unseen(format!("{end} is a port")),
@@ -149,7 +149,7 @@ impl NeighborDevice {
     }
 }
 
-/// The device with this number, in the caller's namespace or in one that it has a number for.
+/// Reads the device with this index, in the caller's namespace or in one that has an ID there.
 async fn query(handle: &Handle, index: u32, netns: Option<i32>) -> io::Result<NeighborDevice> {
     let mut request = handle.link().get().match_index(index);
     if let Some(netns) = netns {

@@ -1,4 +1,4 @@
-//! Who has a UDP port that geneved wants: a tunnel of the kernel, Open vSwitch, or a program.
+//! Finds the holder of a UDP port that geneved needs: a kernel tunnel, Open vSwitch, or a program.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use rtnetlink::packet_route::link::{
     InfoData, InfoGeneve, InfoVxlan, LinkAttribute, LinkInfo, LinkMessage,
 };
 
-/// Whoever has a port.
+/// Holder of a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PortHolder {
     /// A tunnel device of the kernel.
@@ -25,20 +25,20 @@ pub enum PortHolder {
     },
     /// A program.
     Process {
-        /// Its number.
+        /// Its process ID.
         pid: i32,
         /// Its name.
         name: String,
     },
-    /// A program that cannot be seen from here, or the kernel by no device of this network namespace.
+    /// A program that cannot be seen from here, or the kernel without a device in this network namespace.
     Hidden {
-        /// Its user.
+        /// User ID of its socket.
         uid: u32,
     },
 }
 
 impl PortHolder {
-    /// Whether it is worth waiting for.
+    /// Whether it may release the port soon.
     fn may_let_go(&self) -> bool {
         match self {
             PortHolder::Device { .. } => false,
@@ -47,7 +47,7 @@ impl PortHolder {
         }
     }
 
-    /// What to do about it.
+    /// How to free the port.
     #[must_use]
     pub fn remedy(&self) -> String {
         const OR: &str = "or use another \"dstport\", the same on every host";
@@ -85,14 +85,14 @@ impl fmt::Display for PortHolder {
     }
 }
 
-/// Whether Open vSwitch has made a device of this name (`genev_sys_6081`, `vxlan_sys_4789`).
+/// Whether Open vSwitch created the device of this name (`genev_sys_6081`, `vxlan_sys_4789`).
 fn is_ovs(name: &str) -> bool {
     name.starts_with("genev_sys_") || name.starts_with("vxlan_sys_") || name.starts_with("ovs-")
 }
 
-/// Waits for a UDP port that somebody has who is about to let go of it: a program that is ending, or nobody at all, because
-/// what an io_uring held is only released some time after its program is gone. Returns who has it all the same, at once if
-/// that is somebody else; `None` where it is free, or nobody is found who has it.
+/// Waits for a UDP port that is about to be released: by a program that is exiting, or without a visible holder,
+/// because the kernel releases what an io_uring held only some time after the program is gone. Returns the remaining
+/// holder, at once if it will not release the port; `None` if the port is free or no holder is found.
 pub fn wait_until_free(
     taken: impl Fn() -> bool,
     holder: impl Fn() -> Option<PortHolder>,
@@ -111,7 +111,7 @@ pub fn wait_until_free(
     None
 }
 
-/// Whether a process is ending: it is dead, on its way out, or about to be killed. Also true of one that is gone.
+/// Whether a process is exiting: dead, on its way out, or about to be killed. Also true if it is gone.
 #[must_use]
 pub fn is_ending(pid: i32) -> bool {
     // linux/sched.h
@@ -121,7 +121,7 @@ pub fn is_ending(pid: i32) -> bool {
         return true;
     }
     let seen = Process::new(pid).and_then(|process| Ok((process.stat()?, process)));
-    // What cannot be seen may live.
+    // A process that cannot be seen may be alive.
     let Ok((stat, process)) = seen else {
         return false;
     };
@@ -131,7 +131,7 @@ pub fn is_ending(pid: i32) -> bool {
     matches!(stat.state, 'Z' | 'X' | 'x') || stat.flags & PF_EXITING != 0 || killed
 }
 
-/// Who has this UDP port in the daemon's network namespace; `None` where nobody is found.
+/// Finds the holder of this UDP port in the daemon's network namespace; `None` if none is found.
 pub async fn holder(netlink: &Handle, port: u16) -> Option<PortHolder> {
     let table = [procfs::net::udp(), procfs::net::udp6()];
     let mut entries = table.into_iter().flatten().flatten();
@@ -167,7 +167,7 @@ async fn device(netlink: &Handle, port: u16) -> Option<PortHolder> {
     None
 }
 
-/// The kind of the tunnel that this link is, if it has this port.
+/// Kind of the tunnel device, if it has this port.
 fn tunnel_of(link: &LinkMessage, port: u16) -> Option<&'static str> {
     let infos = link.attributes.iter().filter_map(|a| match a {
         LinkAttribute::LinkInfo(infos) => Some(infos),
@@ -216,7 +216,7 @@ mod tests {
             kind: "geneve",
         };
         assert_eq!(held(Some(&device), 9), (Some(device), 8));
-        // Nor is anybody waited for without end.
+        // The wait is bounded for any holder.
         assert_eq!(held(Some(&hidden), u32::MAX).0, Some(hidden));
     }
 

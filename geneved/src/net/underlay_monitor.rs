@@ -1,4 +1,4 @@
-//! What changes in the underlay, as the kernel tells it: routes, addresses, rules, devices.
+//! Underlay changes as reported by the kernel: routes, addresses, rules, devices.
 //!
 //! Changes come in bursts, and where containers come and go, without end. What is told is put together until a burst is
 //! over, or for `MAX_BURST` where it is not; who only needs to know that something changed is told at once, by a number.
@@ -21,16 +21,16 @@ use rtnetlink::{Handle, MulticastGroup};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// A burst is over when nothing came for so long.
+/// A burst is over after this time without a change.
 const QUIET: Duration = Duration::from_millis(100);
-/// The longest that a change waits for the end of its burst.
+/// Maximum time that a change waits for the end of its burst.
 const MAX_BURST: Duration = Duration::from_secs(1);
-/// The shortest time between two steps of the generation.
+/// Minimum time between two increments of the generation.
 const MIN_INTERVAL: Duration = Duration::from_millis(50);
-/// With more prefixes than these everything may have changed.
+/// With more prefixes than this, everything counts as changed.
 const MAX_PREFIXES: usize = 256;
 
-/// What may not be as it was.
+/// What may have changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnderlayChanges {
     everything: bool,
@@ -38,7 +38,7 @@ pub struct UnderlayChanges {
 }
 
 impl UnderlayChanges {
-    /// Any route may be another.
+    /// Any route may have changed.
     #[must_use]
     pub fn everything() -> Self {
         UnderlayChanges {
@@ -47,7 +47,7 @@ impl UnderlayChanges {
         }
     }
 
-    /// Routes of this prefix may be others.
+    /// Routes for this prefix may have changed.
     #[must_use]
     pub fn of_prefix(prefix: IpNet) -> Self {
         UnderlayChanges {
@@ -56,7 +56,7 @@ impl UnderlayChanges {
         }
     }
 
-    /// Whether the way to `host`, from `local` where that is given, may be another.
+    /// Whether the path to `host`, from `local` if given, may have changed.
     #[must_use]
     pub fn concern(&self, host: IpAddr, local: Option<IpAddr>) -> bool {
         let in_prefix =
@@ -64,7 +64,7 @@ impl UnderlayChanges {
         self.everything || self.prefixes.iter().any(in_prefix)
     }
 
-    /// Whether devices may not be as they were.
+    /// Whether devices may have changed.
     #[must_use]
     pub fn concern_devices(&self) -> bool {
         self.everything
@@ -84,12 +84,12 @@ impl UnderlayChanges {
     }
 }
 
-/// The underlay of one network namespace.
+/// Follows the underlay of one network namespace.
 #[derive(Debug)]
 pub struct UnderlayMonitor {
-    /// For questions.
+    /// Netlink handle for queries.
     pub handle: Handle,
-    /// Another number after each change; whoever keeps what follows from routes and addresses asks anew then.
+    /// Incremented on each change, so that users know when to look up routes and addresses again.
     pub generation: Arc<AtomicU32>,
     changes: UnboundedReceiver<UnderlayChanges>,
 }
@@ -98,7 +98,7 @@ impl UnderlayMonitor {
     /// Follows the calling thread's namespace. Must be called inside the daemon's runtime.
     ///
     /// # Errors
-    /// Netlink cannot be had.
+    /// If no netlink socket can be opened.
     pub fn follow() -> io::Result<Self> {
         let (connection, handle, _) = rtnetlink::new_connection()?;
         tokio::task::spawn_local(connection);
@@ -122,7 +122,7 @@ impl UnderlayMonitor {
                         break messages;
                     }
                 };
-                // What happened meanwhile is not known.
+                // What happened meanwhile is unknown.
                 gather.tell(UnderlayChanges::everything());
             }
         });
@@ -133,7 +133,7 @@ impl UnderlayMonitor {
         })
     }
 
-    /// What changed since the last call; waits for it.
+    /// Waits for changes, and returns those since the last call.
     pub async fn changed(&mut self) -> Option<UnderlayChanges> {
         let mut changes = self.changes.recv().await?;
         while let Ok(more) = self.changes.try_recv() {
@@ -165,7 +165,7 @@ struct ReceiverGone;
 
 struct ChangeCollector {
     generation: Arc<AtomicU32>,
-    /// What counts of each device that was told of.
+    /// Relevant attributes of each device seen.
     devices: HashMap<u32, DeviceState>,
     sender: UnboundedSender<UnderlayChanges>,
 }
@@ -220,7 +220,7 @@ impl ChangeCollector {
     fn read(&mut self, message: NetlinkMessage<RouteNetlinkMessage>) -> UnderlayChanges {
         let message = match message.payload {
             NetlinkPayload::InnerMessage(message) => message,
-            // The kernel had more to say than the socket holds.
+            // The socket's receive buffer overflowed.
             NetlinkPayload::Overrun(_) => return UnderlayChanges::everything(),
             _ => return UnderlayChanges::default(),
         };
@@ -244,21 +244,22 @@ impl ChangeCollector {
         }
     }
 
-    /// Routes go without a word when their device goes down, so any way may be another when a device is.
+    /// The kernel does not report routes that vanish because their device goes down, so any path may change with a
+    /// device.
     fn device(&mut self, message: LinkMessage) -> UnderlayChanges {
         let index = message.header.index;
         let now = DeviceState::read(message);
         let before = self.devices.insert(index, now.clone());
         match before {
             Some(before) if before == now => UnderlayChanges::default(),
-            // One that was not there, or is not known, and leads nowhere yet.
+            // A new or unknown device that does not lead anywhere yet.
             None if !now.up => UnderlayChanges::default(),
             _ => UnderlayChanges::everything(),
         }
     }
 }
 
-/// What ways depend on of a device.
+/// Attributes of a device that paths depend on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct DeviceState {
     name: String,
@@ -288,7 +289,7 @@ impl DeviceState {
     }
 }
 
-/// The prefix that a route is for.
+/// Destination prefix of a route.
 fn destination(route: &RouteMessage) -> Option<IpNet> {
     let named = route.attributes.iter().find_map(|a| match a {
         RouteAttribute::Destination(RouteAddress::Inet(a)) => Some(IpAddr::V4(*a)),

@@ -1,4 +1,4 @@
-//! Listening Unix sockets: mode 0660, never taken from a daemon that answers, removed at the end.
+//! Listening Unix sockets: mode 0660, never taken over from a daemon that answers, removed at exit.
 
 use std::io;
 use std::os::unix::fs::FileTypeExt;
@@ -13,17 +13,17 @@ use tokio::net::UnixListener;
 use super::port_holder::is_ending;
 use crate::refusal::Refusal;
 
-/// A listening socket; the file is removed when it is dropped.
+/// A listening socket; the file is removed on drop.
 #[derive(Debug)]
 pub struct SocketFile {
     listener: UnixListener,
     path: PathBuf,
 }
 
-/// Sees to it that nobody listens at `path`. `what` names it in complaints, and `key` is its key in `[daemon]`.
+/// Checks that nothing listens at `path`. `what` names it in error messages, and `key` is its key in `[daemon]`.
 ///
 /// # Errors
-/// Somebody does, or something else than a socket is there.
+/// If something does, or the path is not a socket.
 pub fn ensure_free(path: &Path, what: &str, key: &str) -> Result<(), Refusal> {
     let found = match std::fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
@@ -51,20 +51,20 @@ pub fn ensure_free(path: &Path, what: &str, key: &str) -> Result<(), Refusal> {
     }
 }
 
-/// How long a start waits for a daemon that is ending.
+/// How long start-up waits for a daemon that is exiting.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Whether whoever listens at the other end is a process that is ending.
+/// Whether the listener at the other end is a process that is exiting.
 fn listener_ends(stream: &UnixStream) -> bool {
     let peer = getsockopt(stream, sockopt::PeerCredentials);
     peer.is_ok_and(|peer| is_ending(peer.pid()))
 }
 
 impl SocketFile {
-    /// Listens at `path`, mode 0660, in place of a socket that nobody answers at.
+    /// Listens at `path`, mode 0660, and replaces a stale socket.
     ///
     /// # Errors
-    /// As [`ensure_free`]; or the directory is missing or not writable.
+    /// Those of [`ensure_free`]; or the directory is missing or not writable.
     pub fn bind(path: &Path, what: &str, key: &str) -> Result<Self, Refusal> {
         ensure_free(path, what, key)?;
         let failed = |e: io::Error| {
@@ -78,7 +78,7 @@ impl SocketFile {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
             _ => {}
         }
-        // A mode that is set after binding would leave a moment with the wrong one.
+        // Setting the mode after binding would leave it wrong for a moment.
         let before = umask(Mode::from_bits_truncate(0o117));
         let bound = UnixListener::bind(path);
         umask(before);

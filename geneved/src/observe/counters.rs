@@ -1,4 +1,4 @@
-//! Counters in the form in which they leave the daemon.
+//! Conversion of counters to the form in which they leave the daemon.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use libgeneve::drop::DropReason;
 use crate::control::protocol::TrafficInfo;
 use crate::io::{LinkCounters, TrafficDirection};
 
-/// A link's or the host's counters, for command line, control socket and metrics alike.
+/// Counters of a link or of the host, for command line, control socket and metrics alike.
 #[must_use]
 pub fn traffic(counters: &LinkCounters) -> TrafficInfo {
     fn named(all: impl Iterator<Item = (DropReason, u64)>) -> BTreeMap<String, u64> {

@@ -1,4 +1,4 @@
-//! The hub: what happens is told to those who watch.
+//! Event hub: sends events to watching clients.
 //!
 //! Everybody who watches has a bounded queue. Who does not take events in time loses the later ones,
 //! and is told how many. Nothing is made for topics that nobody watches: ask [`EventHub::wants`] first.
@@ -12,10 +12,10 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::control::protocol::{ChangeKind, Event, EventKind, Topic};
 
-/// Events that wait for one client at most.
+/// Maximum number of events queued for one client.
 const SUBSCRIBER_QUEUE: usize = 1024;
 
-/// Where everybody watches.
+/// Event hub.
 #[derive(Debug, Default)]
 pub struct EventHub {
     watchers: RefCell<Vec<Weak<Subscriber>>>,
@@ -28,7 +28,7 @@ struct Subscriber {
     lost: Cell<u64>,
 }
 
-/// One who watches.
+/// Subscription of one watcher.
 #[derive(Debug)]
 pub struct Subscription {
     receiver: Receiver<Rc<Event>>,
@@ -36,7 +36,7 @@ pub struct Subscription {
 }
 
 impl EventHub {
-    /// Watches these topics from now on; all, if none is named.
+    /// Subscribes to these topics; to all, if none is named.
     pub fn subscribe(&self, topics: &[Topic]) -> Subscription {
         let (sender, receiver) = channel(SUBSCRIBER_QUEUE);
         let topics = if topics.is_empty() {
@@ -55,25 +55,25 @@ impl EventHub {
         Subscription { receiver, watcher }
     }
 
-    /// Whether anybody watches a topic.
+    /// Whether a topic has watchers.
     pub fn wants(&self, topic: Topic) -> bool {
         let watchers = self.watchers.borrow();
         let mut living = watchers.iter().filter_map(Weak::upgrade);
         living.any(|w| w.topics.contains(&topic))
     }
 
-    /// Whether anybody watches objects of the configuration.
+    /// Whether any configuration topic has watchers.
     pub fn wants_changes(&self) -> bool {
         let mut objects = Topic::ALL.iter().filter(|topic| topic.is_configuration());
         objects.any(|&topic| self.wants(topic))
     }
 
-    /// Tells what happened.
+    /// Publishes an event.
     pub fn announce(&self, what: EventKind) {
         self.publish(None, what);
     }
 
-    /// Tells what became of an object.
+    /// Publishes a change of an object.
     pub fn changed(&self, change: ChangeKind, what: EventKind) {
         self.publish(Some(change), what);
     }
@@ -102,7 +102,7 @@ fn event(change: Option<ChangeKind>, what: EventKind) -> Event {
 impl Subscriber {
     fn take(&self, event: &Rc<Event>) {
         let lost = self.lost.get();
-        // Where some were lost the gap is told first, and both must have room.
+        // After a loss the gap is reported first, and both must fit.
         let needed = if lost == 0 { 1 } else { 2 };
         if self.sender.capacity() < needed {
             self.lost.set(lost + 1);
@@ -119,7 +119,7 @@ impl Subscriber {
 }
 
 impl Subscription {
-    /// The next event.
+    /// Returns the next event.
     pub async fn next(&mut self) -> Rc<Event> {
         match self.receiver.try_recv() {
             Ok(event) => return event,
@@ -131,7 +131,7 @@ impl Subscription {
         }
         match self.receiver.recv().await {
             Some(event) => event,
-            // The sender is in `self`.
+            // Cannot happen: the sender is in `self`.
             None => std::future::pending().await,
         }
     }

@@ -1,10 +1,10 @@
-//! The log: the journal under systemd, standard error otherwise.
+//! Logging: to the journal under systemd, to standard error otherwise.
 //!
-//! A message says everything for people. In the journal each value is a field of its own beside it, such as `LINK=gnv0` or
-//! `HOST=192.0.2.2`, for programs. What goes wrong again and again is told a few times and then only counted
+//! Messages are complete for human readers. In the journal each value is also a separate field for programs, such as
+//! `LINK=gnv0` or `HOST=192.0.2.2`. Errors that repeat are logged a few times and then only counted
 //! ([`super::repeats`]).
 //!
-//! Nobody who logs waits for whoever reads the log (`lines.rs`).
+//! Logging never blocks on the reader of the log (`lines.rs`).
 
 use std::io::{self, IsTerminal};
 use std::sync::LazyLock;
@@ -19,23 +19,23 @@ use tracing_subscriber::{EnvFilter, Registry};
 use super::log_queue::LogQueue;
 use super::repeat_filter::RepeatFilter;
 
-/// The environment variable that holds the filter, such as `debug` or `geneved::net=trace`.
+/// Environment variable with the filter, such as `debug` or `geneved::net=trace`.
 pub const FILTER_VARIABLE: &str = "GENEVED_LOG";
 
-/// So long the end of the daemon waits for the last lines.
+/// How long the daemon waits at exit for the last lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 static LOG_QUEUE: LazyLock<LogQueue> = LazyLock::new(LogQueue::new);
 
-/// Sets the log up for the whole process; a second call does nothing. On standard error nothing appears before
+/// Sets up logging for the whole process; a second call does nothing. Nothing is written to standard error before
 /// [`begin`].
 pub fn init() {
     let filter =
         EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
-    // systemd sets JOURNAL_STREAM for what is connected to the journal.
+    // systemd sets JOURNAL_STREAM for processes connected to the journal.
     let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match journal {
-        // Without the prefix that the crate gives fields of its users, they have the names that they have here.
+        // Without the crate's default prefix the fields have the names used here.
         Some(journal) => journal.with_field_prefix(None).boxed(),
         None => tracing_subscriber::fmt::layer()
             .fmt_fields(debug_fn(|writer, field, value| {
@@ -54,7 +54,7 @@ pub fn init() {
     let _ = tracing_subscriber::registry().with(layer).try_init();
 }
 
-/// Begins to write to standard error, with a thread that may do what the caller may do now.
+/// Starts writing to standard error, on a thread that inherits the caller's present privileges.
 pub fn begin() {
     if let Err(error) = LOG_QUEUE.start(io::stderr()) {
         eprintln!("the log cannot be written: {error}");
@@ -66,7 +66,7 @@ pub fn begin() {
     }
 }
 
-/// Tells how many lines were left out because nobody took them. Called now and then.
+/// Logs how many lines were dropped because nothing read them. Called periodically.
 pub fn tell_left_out() {
     if let Some(lines) = LOG_QUEUE.take_left_out() {
         tracing::warn!(

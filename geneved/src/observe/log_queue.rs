@@ -1,8 +1,8 @@
-//! The lines of the log on their way to standard error.
+//! Log lines on their way to standard error.
 //!
-//! A thread of its own writes them, because whoever is at the other end of a pipe may not read. Beyond a bound lines are
-//! left out and counted, and the count is logged as soon as there is room again. The thread is started after privileges
-//! were given away, and has none.
+//! A dedicated thread writes them, because the reader of a pipe may be stuck. Lines beyond a bound are dropped and
+//! counted, and the count is logged as soon as there is room again. The thread is started after privileges were
+//! dropped, so it has none.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -13,17 +13,17 @@ use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Bytes of lines that wait to be written at most.
+/// Maximum number of bytes waiting to be written.
 const MAX_QUEUED_BYTES: usize = 1 << 20;
 
-/// Lines that wait to be written.
+/// Queue of lines to be written.
 #[derive(Debug)]
 pub(super) struct LogQueue {
     sender: Sender<Vec<u8>>,
     receiver: Mutex<Option<Receiver<Vec<u8>>>>,
     waiting: AtomicUsize,
     left_out: AtomicU64,
-    /// Nobody has to read them: they go to a regular file, by whoever logs.
+    /// Standard error is a regular file that cannot block, so the logging thread writes directly.
     direct: AtomicBool,
 }
 
@@ -39,7 +39,7 @@ impl LogQueue {
         }
     }
 
-    /// Starts the thread that writes them; a second call does nothing. Without a thread they are never written.
+    /// Starts the writer thread; a second call does nothing. Without the thread, lines are never written.
     pub(super) fn start(&'static self, mut to: impl Write + Send + 'static) -> io::Result<()> {
         let mut receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(lines) = receiver.take() else {
@@ -48,7 +48,7 @@ impl LogQueue {
         let write = move || {
             crate::io::give_up_capabilities();
             for line in lines {
-                // A log that is gone has no place to say so.
+                // If the log is gone there is nowhere to report it.
                 let _ = to.write_all(&line);
                 self.waiting.fetch_sub(line.len(), Ordering::AcqRel);
             }
@@ -59,12 +59,12 @@ impl LogQueue {
             .map(drop)
     }
 
-    /// From now on lines are written to standard error at once; to be called where that waits for nobody.
+    /// Writes lines to standard error directly from now on; call only if that cannot block.
     pub(super) fn write_directly(&self) {
         self.direct.store(true, Ordering::Release);
     }
 
-    /// Waits until all lines are written, but not longer than this.
+    /// Waits until all lines are written, at most for `patience`.
     pub(super) fn flush(&self, patience: Duration) {
         let began = Instant::now();
         while self.waiting.load(Ordering::Acquire) > 0 && began.elapsed() < patience {
@@ -72,7 +72,7 @@ impl LogQueue {
         }
     }
 
-    /// How many were left out, once there is room to tell it.
+    /// Number of dropped lines, once there is room to report it.
     pub(super) fn take_left_out(&self) -> Option<u64> {
         if self.waiting.load(Ordering::Acquire) > MAX_QUEUED_BYTES / 2 {
             return None;

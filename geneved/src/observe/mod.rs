@@ -1,8 +1,7 @@
-//! What the operator sees of a running daemon: log, events and metrics.
+//! Observability of a running daemon: log, events and metrics.
 //!
-//! [`log`] sets the log up; [`counters`] is the one way by which counters reach the command line;
-//! [`hub`] tells those who watch what happens;
-//! [`metrics`] is the form in which they are scraped, and [`scrape`] serves it.
+//! [`log`] sets up logging; [`counters`] converts counters for every output; [`hub`] sends events to watchers;
+//! [`metrics`] formats metrics, and [`scrape`] serves them.
 
 pub mod counters;
 pub mod event_hub;

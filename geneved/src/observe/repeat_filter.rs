@@ -1,7 +1,7 @@
-//! Errors that repeat: told a few times, then counted.
+//! Rate limit for repeated log messages.
 //!
-//! What a place in the code has to complain about is told ten times in half a minute; how many more there were is told
-//! when the window is over.
+//! Each place in the code may log ten warnings or errors in half a minute; the number of suppressed ones is logged at
+//! the end of that window.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,16 +13,16 @@ use tracing_subscriber::layer::{Context, Filter};
 
 use crate::plural::counted;
 
-/// How often something is told within the window.
+/// Maximum number of messages per place within the window.
 const REPEAT_BURST: u64 = 10;
-/// After this a place may complain again.
+/// Length of the window.
 const REPEAT_WINDOW: Duration = Duration::from_secs(30);
 
-/// The filter that holds repeated warnings and errors back.
+/// Log filter that suppresses repeated warnings and errors.
 #[derive(Clone, Copy, Debug)]
 pub struct RepeatFilter;
 
-/// What one place in the code has said since its window began.
+/// Messages of one place in the code since its window began.
 struct RepeatWindow {
     since: Instant,
     count: u64,
@@ -42,7 +42,7 @@ impl<S> Filter<S> for RepeatFilter {
 
     fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
         let place = event.metadata();
-        // A smaller level is a louder one.
+        // Smaller levels are more severe.
         if *place.level() > Level::WARN || place.fields().field("repeated").is_some() {
             return true;
         }
@@ -64,7 +64,7 @@ fn admit(place: &'static Metadata<'static>, now: Instant) -> bool {
     said.count <= REPEAT_BURST
 }
 
-/// Tells how many complaints were held back in the windows that are over by now. Called now and then.
+/// Logs how many messages were suppressed in windows that have ended. Called periodically.
 pub fn tell_repeats() {
     for (place, count) in over(Instant::now()) {
         tracing::warn!(
@@ -76,7 +76,7 @@ pub fn tell_repeats() {
     }
 }
 
-/// The windows that are over, each with its place and what was held back; forgets them.
+/// Removes the windows that have ended, and returns their places with the number of suppressed messages.
 fn over(now: Instant) -> Vec<(String, u64)> {
     let mut told = Vec::new();
     if let Some(said) = said().as_mut() {

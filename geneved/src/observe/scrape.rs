@@ -1,7 +1,7 @@
 //! Serves metrics over HTTP, on a Unix socket and on a loopback port.
 //!
-//! One request a connection, a bounded number of connections, and a time for each, so that a slow or
-//! broken scraper costs nobody else anything.
+//! One request per connection, with a limit on connections and a time limit for each, so that a slow or broken
+//! scraper does not affect anybody else.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -25,18 +25,18 @@ use crate::io::connections;
 use crate::net::unix::SocketFile;
 use crate::refusal::Refusal;
 
-/// Scrapers beyond these are hung up on.
+/// Maximum number of concurrent scrapers.
 const MAX_SCRAPERS: usize = 64;
-/// A scraper that has not got its page after this is hung up on.
+/// Time limit for serving a scraper.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whoever has metrics.
+/// Source of a metrics page.
 pub trait MetricsSource {
-    /// A page of them, as they are now.
+    /// Renders the current page.
     fn page(&self) -> impl Future<Output = String>;
 }
 
-/// Where metrics are served.
+/// Listeners that metrics are served on.
 #[derive(Debug)]
 pub struct ScrapeListeners {
     unix: Option<SocketFile>,
@@ -44,10 +44,10 @@ pub struct ScrapeListeners {
 }
 
 impl ScrapeListeners {
-    /// Listens on `socket`, mode 0660, and on `address`, each if there is one.
+    /// Listens on `socket`, mode 0660, and on `address`, each if given.
     ///
     /// # Errors
-    /// One of them cannot be had.
+    /// If one of them cannot be bound.
     pub async fn bind(socket: Option<&Path>, address: Option<SocketAddr>) -> Result<Self, Refusal> {
         let unix = socket
             .map(|path| SocketFile::bind(path, "metrics socket", "metrics-socket"))

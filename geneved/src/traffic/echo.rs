@@ -10,16 +10,16 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Echo requests, one after the other.
+/// Sequence of echo requests.
 #[derive(Clone, Debug)]
 pub struct EchoRun {
-    /// How many requests.
+    /// Number of requests.
     pub count: u16,
-    /// Time from one request to the next.
+    /// Interval between requests.
     pub interval: Duration,
-    /// How long the reply to one request is waited for.
+    /// How long to wait for the reply to a request.
     pub timeout: Duration,
-    /// Bytes of data after the eight of the ICMP header.
+    /// Bytes of data after the 8-byte ICMP header.
     pub size: usize,
     /// TTL or hop limit of the requests, if not the system's default.
     pub ttl: Option<u8>,
@@ -40,10 +40,10 @@ impl Default for EchoRun {
     }
 }
 
-/// What came back.
+/// Results of a sequence of echo requests.
 #[derive(Clone, Debug, Default)]
 pub struct EchoReport {
-    /// Requests that the kernel took.
+    /// Requests accepted by the kernel.
     pub sent: u64,
     /// Replies with the content of their request.
     pub received: u64,
@@ -51,7 +51,7 @@ pub struct EchoReport {
     pub corrupted: u64,
     /// Requests that the kernel refused: too large for the path, or no route.
     pub refused: u64,
-    /// The next-hop MTU that the last Packet Too Big or Fragmentation Needed told, if there was one.
+    /// Next-hop MTU in the last Packet Too Big or Fragmentation Needed, if there was one.
     pub too_big: Option<u32>,
     /// Round-trip times.
     pub times: Latencies,
@@ -84,7 +84,7 @@ impl fmt::Display for EchoReport {
     }
 }
 
-/// Tells concurrent pingers of one process apart; the process id tells processes apart.
+/// Tells concurrent pingers of one process apart; the process ID tells processes apart.
 static NEXT_ID: AtomicU16 = AtomicU16::new(0);
 
 const ECHO_REQUEST_V4: u8 = 8;
@@ -96,10 +96,10 @@ const ECHO_REQUEST_V6: u8 = 128;
 const ECHO_REPLY_V6: u8 = 129;
 
 impl EchoRun {
-    /// Sends the requests from inside `from` to `to` and waits for the replies.
+    /// Sends the requests from `from` to `to` and waits for the replies.
     ///
     /// # Errors
-    /// No raw socket could be made (`CAP_NET_RAW` is needed).
+    /// If no raw socket could be created (`CAP_NET_RAW` is needed).
     pub fn run(&self, from: &Netns, to: IpAddr) -> io::Result<EchoReport> {
         let socket = from.run(|| self.socket(to))??;
         let id =
@@ -160,7 +160,7 @@ impl EchoRun {
         bytes.extend(id.to_be_bytes());
         bytes.extend(sequence.to_be_bytes());
         bytes.extend((0..self.size).map(|i| (i as u8).wrapping_mul(31) ^ sequence as u8));
-        // The kernel fills in the ICMPv6 checksum, which covers addresses that it alone knows.
+        // The kernel fills in the ICMPv6 checksum: it covers the source address, which only the kernel knows.
         if to.is_ipv4() {
             let check = internet_checksum(&bytes);
             bytes[2..4].copy_from_slice(&check.to_be_bytes());
@@ -168,8 +168,8 @@ impl EchoRun {
         bytes
     }
 
-    /// `Some(true)`: an equal reply; `Some(false)`: a reply with other content; `None`: none in time,
-    /// or the request was too big.
+    /// `Some(true)`: a matching reply; `Some(false)`: a reply with other content; `None`: no reply in time, or the
+    /// request was too big.
     fn await_reply(
         &self,
         mut socket: &Socket,
@@ -188,7 +188,7 @@ impl EchoRun {
             let Ok(n) = socket.read(&mut buffer) else {
                 continue;
             };
-            // A raw IPv4 socket shows the IP header, an IPv6 one does not.
+            // A raw IPv4 socket delivers the IP header, an IPv6 one does not.
             let skip = if to.is_ipv4() {
                 usize::from(buffer[0] & 0x0f) * 4
             } else {
@@ -220,7 +220,7 @@ impl EchoRun {
     }
 }
 
-/// Whether an ICMP error quotes this request: its id and sequence number follow the quoted IP header.
+/// Whether an ICMP error quotes this request: its ID and sequence number follow the quoted IP header.
 fn quotes(error: &[u8], request: &[u8]) -> bool {
     let quoted = &error[8..];
     let header = match quoted.first().map(|b| b >> 4) {

@@ -1,7 +1,7 @@
 //! A small traffic generator: sends, receives and verifies inside named network namespaces.
 //!
-//! Owns sockets, threads and the arithmetic of rates, losses and round-trip times. The lab, the
-//! scenario tests and the benchmarks use it. It knows nothing of Geneve: what lies between two
+//! Owns sockets, threads and the computation of rates, losses and round-trip times. Used by the lab, the scenario
+//! tests and the benchmarks. It knows nothing of Geneve: the caller sets up the path between two namespaces.
 //! namespaces is for the caller to set up.
 
 pub mod echo;
@@ -23,19 +23,19 @@ pub use udp::{UdpBurst, UdpReport};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// The two ends that traffic runs between: from `client` to `address`, which `server` owns.
+/// Ends of a traffic path: from `client` to `address`, which `server` owns.
 #[derive(Clone, Debug)]
 pub struct TrafficEnds {
-    /// Where the sender runs.
+    /// Namespace of the sender.
     pub client: Netns,
-    /// Where the receiver runs.
+    /// Namespace of the receiver.
     pub server: Netns,
     /// The server's address, as the client reaches it.
     pub address: IpAddr,
 }
 
 impl TrafficEnds {
-    /// The ends of traffic from `client` to `address` in `server`.
+    /// Ends of traffic from `client` to `address` in `server`.
     #[must_use]
     pub fn new(client: &Netns, server: &Netns, address: IpAddr) -> Self {
         Self {
@@ -49,11 +49,11 @@ impl TrafficEnds {
 /// How much a sender sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendAmount {
-    /// For this long.
+    /// A duration.
     For(Duration),
-    /// This many: bytes of each TCP stream, datagrams of a UDP burst.
+    /// A count: bytes per TCP stream, or datagrams of a UDP burst.
     Count(u64),
 }
 
-/// The longest that a receiver waits for the first or the next byte before it gives up.
+/// How long a receiver waits for the first or the next byte before it gives up.
 pub(crate) const RECEIVE_TIMEOUT: Duration = Duration::from_secs(10);

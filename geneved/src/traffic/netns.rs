@@ -6,24 +6,24 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-/// A network namespace: a named one below `/run/netns`, or the one of the caller.
+/// A network namespace: a named one below `/run/netns`, or the caller's.
 ///
-/// A socket belongs for good to the namespace it was made in, so it is enough to make it inside
-/// [`Netns::run`]; it may be used from any thread. The same is true of a child process.
+/// A socket stays in the namespace that it was created in, so only its creation has to happen inside [`Netns::run`];
+/// it may be used from any thread. The same is true of a child process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Netns(Option<String>);
 
 impl Netns {
-    /// The directory that `ip netns` keeps its names in.
+    /// The directory where `ip netns` keeps its names.
     pub const DIRECTORY: &'static str = "/run/netns";
 
-    /// The namespace that `ip netns` knows by this name.
+    /// The namespace with this `ip netns` name.
     #[must_use]
     pub fn named(name: &str) -> Self {
         Self(Some(name.to_owned()))
     }
 
-    /// The namespace that the caller is in.
+    /// The caller's namespace.
     #[must_use]
     pub const fn current() -> Self {
         Self(None)
@@ -35,7 +35,7 @@ impl Netns {
         self.0.as_deref()
     }
 
-    /// The file that stands for the namespace.
+    /// The file of the namespace.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         match &self.0 {
@@ -44,16 +44,16 @@ impl Netns {
         }
     }
 
-    /// Whether the namespace is there.
+    /// Whether the namespace exists.
     #[must_use]
     pub fn exists(&self) -> bool {
         self.path().exists()
     }
 
-    /// Runs `work` inside the namespace, on a thread of its own, and waits for it.
+    /// Runs `work` inside the namespace on a dedicated thread, and waits for it.
     ///
     /// # Errors
-    /// The namespace does not exist or may not be entered.
+    /// If the namespace does not exist or must not be entered.
     ///
     /// # Panics
     /// If `work` panics.

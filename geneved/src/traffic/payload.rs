@@ -1,19 +1,19 @@
-//! Content that a receiver can recompute: a pseudo-random stream named by a seed.
+//! Test content that a receiver can recompute: a pseudo-random stream generated from a seed.
 
 /// A reproducible stream of bytes; equal seeds give equal streams.
 ///
-/// The generator is `SplitMix64`, eight bytes a step: fast, and any byte that is lost, doubled or
-/// moved shows. It is not meant to keep a secret.
+/// The generator is `SplitMix64`, eight bytes a step: fast, and it reveals any byte that is lost, duplicated or
+/// moved. Not cryptographically secure.
 #[derive(Clone, Debug)]
 pub struct Pattern {
     state: u64,
-    /// The last word made, and how many of its bytes are already used.
+    /// The last word generated, and how many of its bytes are used.
     word: [u8; 8],
     used: usize,
 }
 
 impl Pattern {
-    /// The stream that `seed` names, from its start.
+    /// The stream of `seed`, from its start.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self {

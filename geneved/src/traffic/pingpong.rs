@@ -1,4 +1,4 @@
-//! One message to and fro at a time: round-trip times over UDP and TCP.
+//! Request-response traffic: round-trip times over UDP and TCP, one message at a time.
 
 use super::stats::human;
 use super::{Latencies, TrafficEnds};
@@ -9,27 +9,27 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What carries the messages.
+/// Transport protocol of the messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PingPongTransport {
-    /// Datagrams; a lost one is counted and the next one sent.
+    /// UDP; a lost datagram is counted and the next one sent.
     Udp,
-    /// One connection without Nagle's delay.
+    /// One TCP connection with Nagle's algorithm disabled.
     Tcp,
 }
 
-/// A ping-pong: the next message leaves when the reply to the last one is there.
+/// A ping-pong: the next message is sent when the reply to the last one has arrived.
 #[derive(Clone, Debug)]
 pub struct PingPong {
-    /// What carries the messages.
+    /// Transport protocol of the messages.
     pub transport: PingPongTransport,
-    /// Bytes in a message, 8 at least.
+    /// Size of a message in bytes, at least 8.
     pub size: usize,
-    /// How many rounds.
+    /// Number of rounds.
     pub rounds: u64,
     /// Pause between a reply and the next message. Zero measures a busy path, 10 ms a cold one.
     pub pause: Duration,
-    /// How long a reply is waited for.
+    /// How long to wait for a reply.
     pub timeout: Duration,
 }
 
@@ -45,7 +45,7 @@ impl Default for PingPong {
     }
 }
 
-/// Round-trip times, and what did not come back.
+/// Results of a ping-pong.
 #[derive(Clone, Debug, Default)]
 pub struct PingPongReport {
     /// Round-trip times of the replies.
@@ -72,7 +72,7 @@ impl PingPong {
     /// Runs all rounds.
     ///
     /// # Errors
-    /// A socket could not be made or, over TCP, broke.
+    /// If a socket could not be created or, over TCP, broke.
     pub fn run(&self, ends: &TrafficEnds) -> io::Result<PingPongReport> {
         match self.transport {
             PingPongTransport::Udp => self.run_udp(ends),
@@ -100,7 +100,7 @@ impl PingPong {
                 let mut buffer = vec![0; 65_536];
                 while !done() {
                     if let Ok((n, from)) = server.recv_from(&mut buffer) {
-                        // A reply that cannot be sent is a lost one, which the client counts.
+                        // A reply that cannot be sent counts as lost at the client.
                         let _ = server.send_to(&buffer[..n], from);
                     }
                 }
@@ -118,7 +118,7 @@ impl PingPong {
                     }
                     let arrived = loop {
                         match client.recv(&mut reply) {
-                            // A late reply to an earlier round is not this round's.
+                            // A late reply to an earlier round does not count for this one.
                             Ok(n) if n >= 8 && reply[..8] == message[..8] => break true,
                             Ok(_) if start.elapsed() < self.timeout => {}
                             _ => break false,
@@ -184,7 +184,7 @@ impl PingPong {
     }
 }
 
-/// Runs `echo` on a thread of its own until `work` is done.
+/// Runs `echo` on another thread until `work` is done.
 fn with_echo<T>(echo: impl FnOnce(&dyn Fn() -> bool) + Send, work: impl FnOnce() -> T) -> T {
     use std::sync::atomic::{AtomicBool, Ordering};
     let stop = AtomicBool::new(false);

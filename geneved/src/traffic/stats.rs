@@ -1,4 +1,4 @@
-//! Rates and percentiles, and how they are written.
+//! Rates and percentiles, and their formatting.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,7 +19,7 @@ impl BitRate {
         }
     }
 
-    /// In Gbit/s.
+    /// The rate in Gbit/s.
     #[must_use]
     pub fn gigabits(self) -> f64 {
         self.0 / 1e9
@@ -37,7 +37,7 @@ impl fmt::Display for BitRate {
     }
 }
 
-/// A set of times, sorted.
+/// A sorted set of times.
 #[derive(Clone, Debug, Default)]
 pub struct Latencies(Vec<Duration>);
 
@@ -49,13 +49,13 @@ impl Latencies {
         Self(times)
     }
 
-    /// How many there are.
+    /// Number of times.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// The smallest time that `fraction` (0 to 1) of all times do not exceed; zero if there is none.
+    /// The smallest time that at least `fraction` (0 to 1) of all times do not exceed; zero if there is none.
     #[must_use]
     pub fn percentile(&self, fraction: f64) -> Duration {
         let rank = (fraction.clamp(0.0, 1.0) * self.0.len() as f64).ceil() as usize;
@@ -84,7 +84,7 @@ impl Latencies {
     }
 }
 
-/// A time as a person reads it: `87 µs`, `1.25 ms`, `3.0 s`.
+/// Human-readable time: `87 µs`, `1.25 ms`, `3.0 s`.
 pub(crate) fn human(time: Duration) -> String {
     match time.as_secs_f64() {
         s if s < 1e-3 => format!("{:.0} µs", s * 1e6),

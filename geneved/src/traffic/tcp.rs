@@ -1,4 +1,4 @@
-//! TCP bulk transfer, verified by checksum or, for benchmarks, not.
+//! TCP bulk transfer, verified by checksum, or unverified for benchmarks.
 
 use super::{BitRate, Pattern, RECEIVE_TIMEOUT, SendAmount, TrafficEnds};
 use crate::plural::counted;
@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 /// A bulk transfer over a number of TCP streams.
 #[derive(Clone, Debug)]
 pub struct TcpBulk {
-    /// How many streams run at once.
+    /// Number of concurrent streams.
     pub streams: usize,
-    /// How long, or how many bytes each stream carries.
+    /// Duration, or bytes per stream.
     pub amount: SendAmount,
-    /// Whether every byte is checked: the sender hashes what it writes, the receiver what it reads,
-    /// and the stream is pseudo-random. Off for benchmarks, where the check would be what is measured.
+    /// Whether every byte is checked: the stream is pseudo-random, and both sides hash it. Off for benchmarks, which
+    /// would otherwise measure the check.
     pub verify: bool,
-    /// How long a stream may stand still before it is given up.
+    /// How long a stream may stall before it is given up.
     pub patience: Duration,
-    /// The senders' congestion control; the system's default where it is not named.
+    /// Congestion control of the senders; the system's default if `None`.
     pub congestion: Option<&'static str>,
 }
 
@@ -36,17 +36,17 @@ impl Default for TcpBulk {
     }
 }
 
-/// What a bulk transfer came to.
+/// Results of a bulk transfer.
 #[derive(Clone, Debug, Default)]
 pub struct TcpReport {
     /// Streams that ran.
     pub streams: usize,
-    /// Bytes that the receivers read, all streams together.
+    /// Bytes read by the receivers, all streams together.
     pub bytes: u64,
     /// From the first connection to the last byte read.
     pub elapsed: Duration,
-    /// Streams whose content arrived whole and equal; equal to `streams` if all is well. In an
-    /// unverified transfer only the length is compared.
+    /// Streams whose content arrived complete and unchanged; equal to `streams` if all is well. In an unverified
+    /// transfer only the length is compared.
     pub intact: usize,
 }
 
@@ -57,7 +57,7 @@ impl TcpReport {
         BitRate::of(self.bytes, self.elapsed)
     }
 
-    /// Whether every stream arrived as it was sent.
+    /// Whether every stream arrived intact.
     #[must_use]
     pub const fn is_intact(&self) -> bool {
         self.intact == self.streams && self.bytes > 0
@@ -82,7 +82,7 @@ impl fmt::Display for TcpReport {
     }
 }
 
-/// What one side of a stream saw: length and, if verified, content.
+/// What one side of a stream has seen: length and, if verified, content.
 #[derive(PartialEq, Eq)]
 struct ReceivedStream {
     bytes: u64,
@@ -92,10 +92,10 @@ struct ReceivedStream {
 const WRITE_CHUNK: usize = 128 * 1024;
 
 impl TcpBulk {
-    /// Runs the transfer and waits for its end.
+    /// Runs the transfer to its end.
     ///
     /// # Errors
-    /// A stream could not be connected, broke, or stood still for longer than `patience`.
+    /// If a stream could not be connected, broke, or stalled for longer than `patience`.
     pub fn run(&self, ends: &TrafficEnds) -> io::Result<TcpReport> {
         let listener = ends
             .server
@@ -148,7 +148,8 @@ impl TcpBulk {
         Ok(report)
     }
 
-    /// The other end of a connection that its client holds to stand: the last segment of the handshake may be lost.
+    /// Accepts a connection, with a time limit: the client may consider it established although the last segment of
+    /// the handshake was lost.
     fn accept(&self, listener: &TcpListener) -> io::Result<TcpStream> {
         let start = Instant::now();
         loop {
@@ -192,8 +193,8 @@ impl TcpBulk {
             bytes += next as u64;
         }
         stream.shutdown(Shutdown::Write)?;
-        // A socket that nobody holds is given up after a few retransmissions, or the first ICMP error, with all that it has
-        // not sent yet. So it is held until the receiver has read everything and closed its own.
+        // The kernel gives up an orphaned socket after a few retransmissions, or the first ICMP error, along with any
+        // unsent data. So keep it open until the receiver has read everything and closed its own.
         stream.set_read_timeout(Some(self.patience))?;
         let _ = stream.read(&mut [0]);
         Ok(ReceivedStream {

@@ -1,4 +1,4 @@
-//! UDP bursts with sequence numbers: what was received, lost, doubled, reordered or changed.
+//! UDP bursts with sequence numbers, to count what was received, lost, duplicated, reordered or corrupted.
 
 use super::{BitRate, Pattern, SendAmount, TrafficEnds};
 use nix::errno::Errno;
@@ -18,15 +18,15 @@ use std::time::{Duration, Instant};
 pub struct UdpBurst {
     /// UDP payload of a datagram, in bytes; 8 at least (the sequence number).
     pub size: usize,
-    /// How long, or how many datagrams in all.
+    /// Duration, or total number of datagrams.
     pub amount: SendAmount,
-    /// Datagrams per second, or as many as the path takes.
+    /// Datagrams per second; unlimited if `None`.
     pub pace: Option<f64>,
-    /// Datagrams handed to the kernel in one `sendmmsg`.
+    /// Number of datagrams per `sendmmsg`.
     pub batch: usize,
-    /// How many sockets, thus source ports, send in turn.
+    /// Number of sockets, and so of source ports, that send in turn.
     pub flows: usize,
-    /// Whether every byte is made and checked; else only length and sequence number are.
+    /// Whether every byte is generated and checked; otherwise only length and sequence number are.
     pub verify: bool,
     /// How long the receiver waits for stragglers after the last datagram was sent.
     pub settle: Duration,
@@ -46,18 +46,18 @@ impl Default for UdpBurst {
     }
 }
 
-/// What a burst came to.
+/// Results of a burst.
 #[derive(Clone, Debug, Default)]
 pub struct UdpReport {
-    /// Datagrams that the sender's kernel took.
+    /// Datagrams accepted by the sender's kernel.
     pub sent: u64,
-    /// Different datagrams that arrived.
+    /// Distinct datagrams that arrived.
     pub received: u64,
     /// Datagrams that arrived again.
     pub duplicated: u64,
     /// Datagrams that arrived after a later one of their flow.
     pub reordered: u64,
-    /// Datagrams with another length or content than was sent.
+    /// Datagrams that arrived with another length or content than was sent.
     pub corrupted: u64,
     /// UDP payload of a datagram, in bytes.
     pub size: usize,
@@ -72,7 +72,7 @@ impl UdpReport {
         self.sent.saturating_sub(self.received)
     }
 
-    /// The part of the datagrams that did not arrive, 0 to 1.
+    /// Fraction of the datagrams that did not arrive, 0 to 1.
     #[must_use]
     pub fn loss(&self) -> f64 {
         if self.sent == 0 {
@@ -117,15 +117,15 @@ impl fmt::Display for UdpReport {
     }
 }
 
-/// The sequence number is in the low 48 bits, the flow above them.
+/// Shift of the flow number; the sequence number is in the low 48 bits.
 const FLOW_SHIFT: u32 = 48;
 const RECEIVE_BATCH: usize = 64;
 
 impl UdpBurst {
-    /// Sends, and receives until all is quiet.
+    /// Sends the burst, and receives until no more datagrams arrive.
     ///
     /// # Errors
-    /// A socket could not be made, or the kernel refused a datagram for good (too large, no route).
+    /// If a socket could not be created, or the kernel permanently refused a datagram (too large, no route).
     pub fn run(&self, ends: &TrafficEnds) -> io::Result<UdpReport> {
         let any = if ends.address.is_ipv4() {
             "0.0.0.0:0"
@@ -135,7 +135,7 @@ impl UdpBurst {
         let server = ends
             .server
             .run(|| UdpSocket::bind(SocketAddr::new(ends.address, 0)))??;
-        // More than the default needs a privilege that a user namespace does not give.
+        // More than the default takes a privilege that a user namespace does not give.
         if setsockopt(&server, sockopt::RcvBufForce, &(8 << 20)).is_err() {
             setsockopt(&server, sockopt::RcvBuf, &(8 << 20))?;
         }
@@ -204,7 +204,7 @@ impl UdpBurst {
                     next[flow] += taken;
                     sent += taken;
                 }
-                // The queue is full, or an ICMP error of an earlier datagram is reported: go on.
+                // The queue is full, or the error belongs to an earlier datagram: go on.
                 Err(Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => {}
                 Err(errno) => {
                     return Err(io::Error::other(format!(
@@ -218,7 +218,7 @@ impl UdpBurst {
 
     fn receive(&self, socket: &UdpSocket, done: &AtomicBool) -> io::Result<UdpReport> {
         let size = self.size.max(8);
-        // One byte more than is sent, so that a longer datagram shows.
+        // One byte more than is sent, so that a longer datagram is noticed.
         let room = size + 1;
         let mut buffers = vec![0; room * RECEIVE_BATCH];
         let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(RECEIVE_BATCH, None);
@@ -274,7 +274,7 @@ impl UdpBurst {
     }
 }
 
-/// What has arrived so far: a bit for every sequence number of every flow.
+/// Datagrams received so far: a bit for every sequence number of every flow.
 struct ReceiveTally {
     report: UdpReport,
     size: usize,
@@ -307,7 +307,7 @@ impl ReceiveTally {
         };
         let tag = u64::from_be_bytes(*head);
         let sequence = tag & ((1 << FLOW_SHIFT) - 1);
-        // Further than this a burst never counts; a larger number is a broken one.
+        // No burst counts this far; a larger number is corrupted.
         let plausible = sequence < 1 << 32;
         let Some(flow) = self
             .flows

@@ -1,10 +1,11 @@
-//! One row of a table: nanoseconds and allocations of a piece of work.
+//! One row of a table: nanoseconds and allocations per operation.
 
 use std::time::Instant;
 
 const REPORT_ROUNDS: usize = 20;
 
-/// Does `work` so many times in each of several rounds, and prints the best round's time and the allocations of each time.
+/// Runs `work` `per_round` times in each of several rounds; prints the time of the best round and the allocations,
+/// both per call.
 pub fn report(name: &str, per_round: u32, mut work: impl FnMut(u32)) {
     (0..per_round).for_each(&mut work);
     let allocations = allocation_counter::measure(|| (0..per_round).for_each(&mut work));

@@ -1,4 +1,4 @@
-//! What the packet path remembers from one packet to the next: flows, fragments, and the headers that flows share.
+//! Datapath state shared across packets: the flow table, fragments, and interned headers and direction states.
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
@@ -20,32 +20,32 @@ use crate::vpc::{Host, Link, LinkIndex, NeighborUse, Tables};
 use crate::wire::header::HeaderBytes;
 use crate::wire::packet::Packet;
 
-/// Headers that are shared at once; beyond them a flow has its own.
+/// Maximum number of interned headers; beyond it each flow has its own.
 const SHARED_HEADERS: usize = 4096;
 
-/// Halves of decisions that are shared at once: those of so many pairs of endpoints that differ in more than addresses.
+/// Maximum number of interned direction states, one for each pair of endpoints that differs in more than addresses.
 const SHARED_HALVES: usize = 65_536;
 
-/// Fragmented packets whose first fragment is remembered at once.
+/// Maximum number of fragmented packets whose first fragment is tracked.
 const FRAGMENTED_PACKETS: usize = 8192;
 
-/// Questions for MAC addresses that wait to be put.
+/// Maximum number of queued neighbour requests.
 const MAX_NEIGHBOR_REQUESTS: usize = 256;
 
-/// What all workers of a daemon share and write.
+/// Mutable state shared by all workers.
 #[derive(Debug)]
 pub struct SharedState {
-    /// Every flow, and what was decided for it.
+    /// Flow table.
     pub flows: FlowTable<FlowDecision>,
     /// First fragments, by which later ones find their flow.
     pub fragments: Fragments,
-    /// What IPv4 packets with another source are told apart by.
+    /// IPv4 identifications for packets whose source address was translated.
     pub(super) identifications: Identifications,
-    /// How narrow the ways are behind interfaces, here and on other hosts.
+    /// Path MTUs behind interfaces, of this host and of others.
     pub path_mtus: PathMtus,
-    /// What left for other hosts lately.
+    /// Datagrams recently sent to other hosts.
     pub sent: RecentSends,
-    /// Flows that a rule wants to be in the log.
+    /// Flows to be logged by a rule.
     pub log: FlowLog,
     headers: Interner<HeaderBytes>,
     halves: Interner<DirectionState>,
@@ -53,7 +53,7 @@ pub struct SharedState {
 }
 
 impl SharedState {
-    /// An empty state. `key` is secret, so that nobody outside can pile flows on one place.
+    /// Returns an empty state. `key` is secret, so that outsiders cannot provoke hash collisions in the flow table.
     #[must_use]
     pub fn new(limits: FlowLimits, key: [u64; 2]) -> SharedState {
         SharedState {
@@ -69,7 +69,7 @@ impl SharedState {
         }
     }
 
-    /// Notes a question to put; one too many is forgotten.
+    /// Queues a neighbour request; drops it if the queue is full.
     pub(super) fn ask(&self, ask: NeighborRequest) {
         let mut questions = self.questions();
         if questions.len() < MAX_NEIGHBOR_REQUESTS {
@@ -77,12 +77,12 @@ impl SharedState {
         }
     }
 
-    /// The next question to put, by [`neighbor_question`](super::neighbor_question).
+    /// Returns the next neighbour request to send, for [`neighbor_question`](super::neighbor_question).
     pub fn question(&self) -> Option<NeighborRequest> {
         self.questions().pop_front()
     }
 
-    /// Whether there is any.
+    /// Whether any neighbour request is queued.
     #[must_use]
     pub fn has_questions(&self) -> bool {
         !self.questions().is_empty()
@@ -94,8 +94,8 @@ impl SharedState {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long a receiver takes the segments of a super-packet to be that it gets uncut: as long as its link's MTU, which
-    /// is ours, or as what ICMP told both of the way behind it.
+    /// Returns the segment size that the receiver of an uncut super-packet assumes: the link's MTU, which is the same
+    /// on both hosts, or a path MTU behind it that ICMP reported to both.
     #[inline]
     #[must_use]
     pub fn segments_taken(&self, link: &Link, packet: &Packet, now: Now) -> u16 {
@@ -104,17 +104,17 @@ impl SharedState {
         told.map_or(mtu, |told| told.min(mtu))
     }
 
-    /// The one copy of this header that flows share.
+    /// Returns the interned copy of this header.
     pub(super) fn share(&self, header: HeaderBytes) -> Arc<HeaderBytes> {
         self.headers.intern(header)
     }
 
-    /// The one copy of this half that flows share.
+    /// Returns the interned copy of this direction state.
     pub(super) fn intern_direction(&self, direction_state: DirectionState) -> Arc<DirectionState> {
         self.halves.intern(direction_state)
     }
 
-    /// Ends what is over; to be called every second or so. Returns how many flows ended.
+    /// Expires flows and interned values; call about once a second. Returns the number of expired flows.
     pub fn expire(&self, now: Now) -> u64 {
         let ended = self.flows.expire(now);
         self.halves.tidy();
@@ -123,48 +123,48 @@ impl SharedState {
     }
 }
 
-/// What a packet's fate depends on, besides the packet.
+/// Everything besides the packet that a decision depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct PacketContext<'a> {
-    /// The configuration in force.
+    /// Active configuration.
     pub tables: &'a Tables,
-    /// What earlier packets left.
+    /// State left by earlier packets.
     pub state: &'a SharedState,
-    /// The time.
+    /// Current time.
     pub now: Now,
 }
 
-/// Where the packets of one side of a flow come from.
+/// Input of one direction of a flow.
 #[derive(Clone, Debug, Default)]
 pub enum ExpectedInput {
-    /// None was seen yet.
+    /// No packet of this direction has been seen.
     #[default]
     Nowhere,
-    /// From the TUN interface of the link.
+    /// TUN interface of the link.
     Tun,
-    /// From this host.
+    /// Host that sends them.
     Wire(Arc<Host>),
 }
 
-/// The way over the underlay.
+/// Next hop over the underlay.
 #[derive(Clone, Debug)]
 pub struct TunnelNextHop {
-    /// The link whose VPC the packet travels in.
+    /// Link in whose VPC the packet travels.
     pub link: LinkIndex,
-    /// The host that it is sent to.
+    /// Destination host.
     pub host: Arc<Host>,
     /// The Geneve header that goes before each segment, options included.
     pub encap: Arc<HeaderBytes>,
     /// Known options in `encap`, a bit for each slot of the schema.
     pub slots: u32,
-    /// The neighbour whose MAC address is in `encap`, where one was learned.
+    /// Learned neighbour whose MAC address is in `encap`, if any.
     pub neighbor: Option<NeighborUse>,
 }
 
-/// What goes before the frames of one side of a flow, whichever host gets them.
+/// Encapsulation header of the frames of one flow direction, independent of the destination host.
 #[derive(Clone, Debug)]
 pub struct FramePrefix {
-    /// The link whose VPC they travel in.
+    /// Link in whose VPC they travel.
     pub link: LinkIndex,
     /// The Geneve header that goes before each segment, options included.
     pub encap: Arc<HeaderBytes>,
@@ -172,35 +172,35 @@ pub struct FramePrefix {
     pub slots: u32,
 }
 
-/// Where the packets of one side of a flow go.
+/// Next hop of one flow direction.
 #[derive(Clone, Debug, Default)]
 pub enum NextHop {
-    /// None was seen yet, so nothing is decided.
+    /// No packet of this direction has been seen, so nothing is decided.
     #[default]
     Undecided,
-    /// Into the TUN interface of this link.
+    /// TUN interface of this link.
     Tun(LinkIndex),
-    /// To another host.
+    /// Another host.
     Wire(TunnelNextHop),
-    /// To where the MAC address of its frame says: the link is a bridge.
+    /// Chosen by the frame's destination MAC address: the link is a bridge.
     Bridge(FramePrefix),
 }
 
-/// What is decided for one side of a flow, but for the flow's own numbers: equal ones are shared by flows.
+/// Decision for one flow direction, without flow-specific numbers, so that flows can share equal ones.
 #[derive(Clone, Debug, Default)]
 pub struct DirectionState {
-    /// Where its packets must come from.
+    /// Required input of its packets.
     pub expected_input: ExpectedInput,
-    /// Where they go.
+    /// Next hop.
     pub next_hop: NextHop,
-    /// Rates and marks, where there are any.
+    /// Rate limits and marks, if any.
     pub meter: Option<Arc<Meter>>,
-    /// Of the options that its packets carry: others ask for another decision.
+    /// Digest of the options its packets carry; packets with other options need a new decision.
     pub digest: u64,
-    /// The virtual address that a client asked for, on the host of the backend (direct server return).
+    /// Virtual address the client asked for; set on the backend's host (direct server return).
     pub service: Option<ServiceOption>,
-    /// The header of the packet that began the flow, where it came from the wire: what the flow is decided by again
-    /// when the configuration changes.
+    /// Header of the flow's first packet if it came from the wire: needed to decide the flow again when the
+    /// configuration changes.
     pub header: Option<Arc<HeaderBytes>>,
 }
 
@@ -214,7 +214,7 @@ impl DirectionState {
         header: None,
     };
 
-    /// What makes it what it is. Things that are shared themselves are told apart by where they are.
+    /// Identity for interning; shared `Arc`s compare by pointer.
     fn identity(&self) -> impl Eq + Hash + '_ {
         let at = |host: &Arc<Host>| Arc::as_ptr(host).addr();
         let expected_input = match &self.expected_input {
@@ -277,37 +277,37 @@ impl Hash for DirectionState {
     }
 }
 
-/// Whether a flow is forwarded.
+/// Verdict on a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is.
+    /// Forward.
     Forward,
-    /// It is dropped for this reason.
+    /// Drop for this reason.
     Drop(DropReason),
-    /// It is dropped, and its sender is told.
+    /// Drop and notify the sender.
     Reject,
 }
 
-/// What was decided for a flow. A table may hold millions: what many flows have alike is shared.
+/// Decision for a flow. A table may hold millions of these, so parts that many flows have in common are interned.
 #[derive(Clone, Debug)]
 pub struct FlowDecision {
-    /// Whether it is forwarded.
+    /// Verdict.
     pub verdict: Verdict,
-    /// It was forwarded before the configuration or its sender's options changed: its replies are dropped with it.
+    /// The flow was forwarded until the configuration or its sender's options changed: replies are dropped as well.
     pub cut: bool,
-    /// The QoS class.
+    /// QoS class.
     pub class: Option<u8>,
-    /// Type and code of the ICMP message that began it.
+    /// ICMP type and code of the first packet.
     pub icmp: Option<(u8, u8)>,
     /// What is decided for the packets of each [`FlowDirection`]; `None` where none was seen yet.
     pub(super) directions: [Option<Arc<DirectionState>>; 2],
-    /// The hash of each side: chooses the source port.
+    /// Flow hash of each side; selects the source port.
     pub(super) hashes: [u32; 2],
-    /// The rule that decided.
+    /// Rule that matched.
     pub rule: Option<RuleId>,
-    /// The port that source NAT lent it.
+    /// Port leased by source NAT.
     pub lease: Option<PortLease>,
-    /// When somebody answered in the name of a service, in seconds.
+    /// When a host last answered on behalf of a service, in seconds.
     pub(super) heard: u32,
 }
 
@@ -317,7 +317,7 @@ const _: () = assert!(
 );
 
 impl FlowDecision {
-    /// The half of this side.
+    /// Returns the decision for this side.
     #[inline]
     #[must_use]
     pub fn direction(&self, side: FlowDirection) -> &DirectionState {
@@ -335,27 +335,27 @@ impl FlowDecision {
     }
 }
 
-/// A half that was decided, for one flow.
+/// Interned direction state with the flow's hash.
 #[derive(Clone, Debug)]
 pub(super) struct DecidedDirection {
     pub(super) direction_state: Arc<DirectionState>,
     pub(super) hash: u32,
 }
 
-/// What one packet of a decided flow gets.
+/// Decision applied to one packet.
 #[derive(Clone, Debug)]
 pub(super) struct CachedVerdict {
     pub(super) direction_state: Arc<DirectionState>,
     pub(super) hash: u32,
     pub(super) change: PacketRewrite,
-    /// It is the table's, so that the packets that follow may have it, too.
+    /// The flow table holds this decision, so that following packets may reuse it.
     pub(super) lasts: bool,
 }
 
-/// Where a packet came from; `H` is what is said of a host.
+/// Input of a packet; `H` describes the host.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Input<H> {
-    /// The TUN or TAP interface of its link.
+    /// TUN or TAP interface of the packet's link.
     Link,
     /// Another host.
     Host(H),

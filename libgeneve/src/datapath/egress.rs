@@ -1,4 +1,4 @@
-//! TUN to wire.
+//! Egress: from the interface to the wire.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::qos::Metered;
 use crate::vpc::Link;
 use crate::wire::packet::Packet;
 
-/// Egress, with the memory of the latest flow.
+/// Egress path of one worker; caches the latest flow.
 #[derive(Debug, Default)]
 pub struct Egress {
     recent: FlowCache,
@@ -25,23 +25,23 @@ pub struct Egress {
     pub(super) plain: CachedHeader,
 }
 
-/// A packet from TUN, checked.
+/// Result of egress for a packet from TUN.
 #[derive(Clone, Debug)]
 pub struct Encap {
     /// Where it goes.
     pub output: Output,
-    /// What it is on the wire.
+    /// Size on the wire.
     pub size: WireSize,
-    /// The rates that it must be within before it does.
+    /// Meter that must admit it first.
     pub metered: Option<Metered>,
 }
 
 impl Egress {
-    /// What becomes of a packet from the TUN of `link`, which is one of the tables. `inner` is rewritten where the flow's addresses or ports are translated, or its MSS
-    /// is too large for where it goes, and `packet`, which was parsed from it, with it.
+    /// Decides what happens to a packet from the TUN of `link`, which must be one of `cx.tables`. Rewrites `inner`,
+    /// and the `packet` parsed from it, if the flow is translated or its MSS exceeds the path.
     ///
     /// # Errors
-    /// The one reason for which it is not forwarded.
+    /// The single reason for which the packet is dropped.
     #[inline]
     pub fn decide(
         &mut self,
@@ -71,7 +71,7 @@ impl Egress {
                         relayed: false,
                     },
                 );
-                // Its sender knows the packet as it is before addresses are translated.
+                // Before translation: an ICMP error must quote the packet as the sender knows it.
                 forward.fit(Cut::to_fit(vnet, packet, forward.limit), packet, index)?;
                 forward.leads_away(next_hop).map_err(stopped)?;
                 if forward.cut.resizes(vnet) {
@@ -102,7 +102,7 @@ impl Egress {
         })
     }
 
-    /// What was decided for the flow of a packet.
+    /// Looks up the flow of a packet, or decides it.
     #[inline]
     pub(super) fn pass(
         &mut self,
@@ -137,14 +137,14 @@ impl Egress {
         Ok(cached)
     }
 
-    /// Tells the flow table what passed, and forgets the latest flow; to be called at the end of every turn.
+    /// Writes pending counters to the flow table and forgets the latest flow. Call at the end of every turn.
     #[inline]
     pub fn flush(&mut self, cx: &PacketContext<'_>) {
         self.recent.flush(cx);
     }
 }
 
-/// Notes what an ICMP error about a flow says of the way that its packets take.
+/// Records the path MTU that an ICMP error about a flow reports.
 #[cold]
 pub(super) fn learn_path_mtu(cx: &PacketContext<'_>, link: &Link, packet: &Packet, inner: &[u8]) {
     if let (Some(mtu), Some(quote)) = (packet.reported_mtu(inner), packet.quote(inner)) {

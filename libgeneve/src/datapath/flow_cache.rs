@@ -1,4 +1,4 @@
-//! The flow of the latest packet: packets of one flow mostly follow each other, and need not ask the table each time.
+//! Cache of the latest flow: packets of one flow mostly arrive together and can skip the table lookup.
 
 use super::decision::{CachedVerdict, PacketContext};
 use super::lookup::{FlowQuery, Rejection, pass};
@@ -7,7 +7,7 @@ use crate::flow::{FlowKey, PacketUpdate};
 use crate::wire::packet::{Fragment, Packet, Transport};
 use crate::wire::transport::TcpFlags;
 
-/// The latest flow of one worker in one direction, and what the table has not been told of it yet.
+/// Latest flow of one worker in one direction, with counters not yet written to the flow table.
 #[derive(Debug, Default)]
 pub(super) struct FlowCache {
     latest: Option<CachedFlow>,
@@ -18,13 +18,13 @@ pub(super) struct FlowCache {
 struct CachedFlow {
     key: FlowKey,
     epoch: u64,
-    /// Equal for packets that came the same way with the same options.
+    /// Equal for packets with the same input and options.
     lane: u64,
     cached: CachedVerdict,
 }
 
 impl FlowCache {
-    /// What becomes of the packet that `seeker` describes.
+    /// Returns the decision for the packet that `seeker` describes, from the cache or the flow table.
     #[inline]
     pub(super) fn pass(
         &mut self,
@@ -48,7 +48,8 @@ impl FlowCache {
             };
             remember_fragment(cx, query);
             if query.error || turns(query.packet) || !cached.lasts {
-                // It changed its flow, or is none of it.
+                // The packet changes the flow's state, is not of the flow, or was decided without a table entry: do
+                // not cache.
                 return Ok(&self.keep(query, lane, u64::MAX, cached).cached);
             }
             return Ok(&self.keep(query, lane, cx.tables.epoch, cached).cached);
@@ -89,8 +90,8 @@ impl FlowCache {
         }
     }
 
-    /// Tells the table what passed since it was asked, and forgets the flow: until the next packet comes it may have
-    /// ended, and its NAT port may be another's. To be called at the end of every turn.
+    /// Writes pending counters to the flow table and forgets the flow: by the next packet it may have ended, and its
+    /// NAT port may belong to another flow. Call at the end of every turn.
     #[inline]
     pub(super) fn flush(&mut self, cx: &PacketContext<'_>) {
         let Some(latest) = self.latest.take() else {
@@ -106,7 +107,8 @@ impl FlowCache {
     }
 }
 
-/// Later fragments follow a first one that policy decided about; a forged one leads none astray.
+/// Remembers the flow of a first fragment for later ones. Only packets that policy decided on get here, so forged
+/// fragments cannot misdirect them.
 #[inline]
 fn remember_fragment(cx: &PacketContext<'_>, query: &FlowQuery<'_>) {
     if query.packet.fragment == Fragment::First {

@@ -1,5 +1,5 @@
-//! Flows that a rule wants to be in the log: a few wait here for whoever reads them, the rest are counted. Links share the room:
-//! one whose flows fill it does not keep those of another out of the log.
+//! Log of flows that match a rule with `log`: a bounded queue; excess entries are only counted. Links share the
+//! queue: one that fills it cannot keep the flows of others out.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -9,23 +9,23 @@ use crate::flow::FlowKey;
 use crate::policy::RuleId;
 use crate::vpc::LinkIndex;
 
-/// Entries that wait at most: the rate of the log is this many in each interval of its reader.
+/// Queue capacity, and thereby the maximum number of entries per interval of the reader.
 const WAITING: usize = 64;
 
-/// A flow that was decided by a rule with `log`.
+/// Logged flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoggedFlow {
-    /// The rule.
+    /// Rule with `log` that decided the flow.
     pub rule: RuleId,
-    /// The tables in which it is a rule of the flow's link.
+    /// Epoch of the tables in which the rule applies to the flow's link.
     pub epoch: u64,
-    /// The flow.
+    /// Flow key.
     pub key: FlowKey,
-    /// What was decided.
+    /// Verdict.
     pub verdict: Verdict,
 }
 
-/// What waits to be read.
+/// Queue of log entries.
 #[derive(Debug, Default)]
 pub struct FlowLog {
     waiting: Mutex<Vec<LoggedFlow>>,
@@ -33,7 +33,7 @@ pub struct FlowLog {
 }
 
 impl FlowLog {
-    /// Adds an entry, or counts it where too many wait.
+    /// Adds an entry, or only counts it if the queue is full.
     pub(super) fn add(&self, entry: LoggedFlow) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() < WAITING {
@@ -47,7 +47,7 @@ impl FlowLog {
         }
     }
 
-    /// Takes what waits, and how many entries found no room since the last call.
+    /// Takes all queued entries, and the number of entries dropped since the last call.
     pub fn take(&self) -> (Vec<LoggedFlow>, u64) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = std::mem::replace(&mut *waiting, Vec::with_capacity(WAITING));
@@ -55,7 +55,8 @@ impl FlowLog {
     }
 }
 
-/// The latest entry of the link that has most, if that is more than `newcomer` would have with one more.
+/// Returns the latest entry of the link with the most entries, if that is more than `newcomer` would have with one
+/// more.
 fn displaced(waiting: &[LoggedFlow], newcomer: LinkIndex) -> Option<usize> {
     let of = |link| {
         waiting

@@ -1,4 +1,4 @@
-//! What the sender of a refused packet is told: a TCP reset, or an ICMP error; and how often.
+//! Answers to the senders of refused packets, TCP resets and ICMP errors, and their rate limits.
 
 use std::net::IpAddr;
 
@@ -15,18 +15,19 @@ use crate::wire::icmp::{IcmpError, UnreachableReason};
 use crate::wire::packet::{Packet, Transport};
 use crate::wire::reset;
 
-/// Errors that one link is answered in a second, and at once, for each kind and direction (RFC 1812 section 4.3.2.8, RFC 4443
-/// section 2.4 f).
+/// ICMP error rate limit per link, kind and direction: packets per second, and burst (RFC 1812 section 4.3.2.8, RFC
+/// 4443 section 2.4 f).
 const ERROR_RATE: u64 = 200;
 
-/// Questions for neighbours that one link is answered in a second, and at once, for each direction: nothing flows without.
+/// Neighbour answer rate limit per link and direction: answers per second, and burst. Higher, because nothing flows
+/// without them.
 const NEIGHBORS: u64 = 1000;
 
-/// How many answers the packets of one link may still have: of each kind, and for each direction, so that neither one link
-/// nor one kind takes those of another. Of a fixed size.
+/// Rate limits for answers to the packets of one link, of a fixed size: one for each kind and direction, so that no
+/// link or kind uses up the answers of another.
 #[derive(Debug)]
 pub struct AnswerBudgets {
-    /// By direction, then by kind.
+    /// Indexed by direction, then by kind.
     buckets: [[Bucket; 3]; 2],
 }
 
@@ -41,7 +42,7 @@ impl Default for AnswerBudgets {
 }
 
 impl AnswerBudgets {
-    /// Whether a packet that went in this direction may be answered; if so, it is counted.
+    /// Whether a packet of this direction may be answered; if so, counts the answer.
     #[must_use]
     pub fn take(&self, direction: Direction, answer: SenderReply, now: Now) -> bool {
         let kind = match answer {
@@ -53,10 +54,11 @@ impl AnswerBudgets {
     }
 }
 
-/// Writes the answer to `packet`, which `bytes` begin with, into `out`: a whole IP packet from its destination to its
-/// source, because the tunnel is one hop. A group of receivers is nobody's address (RFC 4443 section 2.2): what is too
-/// big for it is answered by an address of `link`. `None` where it must not be answered (a reset, an ICMP error, a later
-/// fragment, another multicast, what is not too big) or `out` is too small; 1,280 bytes suffice.
+/// Writes the answer to `packet`, which is at the start of `bytes`, into `out`: a whole IP packet from its
+/// destination to its source, because the tunnel is one hop. A multicast address cannot be a source (RFC 4443 section
+/// 2.2), so an oversized multicast packet is answered from an address of `link`. `None` if the packet must not be
+/// answered (a reset, an ICMP error, a later fragment, other multicast, or a packet that is not too big) or `out` is
+/// too small; 1,280 bytes suffice.
 #[must_use]
 pub fn answer(
     link: &LinkConfig,
@@ -68,7 +70,8 @@ pub fn answer(
     let error = match answer {
         SenderReply::Rejected => IcmpError::Unreachable(UnreachableReason::Prohibited),
         SenderReply::TooBig(mtu) => {
-            // What every link must carry passes in fragments from now on, and nobody makes it shorter.
+            // Packets up to the minimum MTU pass as fragments from now on, so their senders need not make them
+            // shorter.
             let mtu = mtu.max(minimum(packet.version));
             if packet.total_len <= mtu {
                 return None;
@@ -86,7 +89,7 @@ pub fn answer(
     }
 }
 
-/// From whom a packet for `dst` is answered.
+/// Returns the source address of an answer to a packet for `dst`.
 fn source(link: &LinkConfig, dst: IpAddr) -> IpAddr {
     match dst {
         IpAddr::V6(group) if group.is_multicast() => link.own_v6().into(),
@@ -94,7 +97,8 @@ fn source(link: &LinkConfig, dst: IpAddr) -> IpAddr {
     }
 }
 
-/// The header for an answer to the sender of a datagram that `link` received, and the inner packet that it carried.
+/// Returns the header for an answer to the sender of a datagram that `link` received, and the inner packet of the
+/// datagram.
 #[must_use]
 pub fn way_back<'a>(link: &Link, datagram: &'a [u8]) -> Option<(HeaderBytes, &'a [u8])> {
     let config = &link.config;

@@ -1,7 +1,7 @@
-//! ICMP errors of the underlay, about datagrams that this host is said to have sent: whether they can be true.
+//! Validation of underlay ICMP errors about datagrams that this host supposedly sent.
 //!
-//! Anybody can write one and send it from anywhere. What follows from one that is believed, and for how long, is the
-//! caller's business; a path MTU is kept in [`PathMtu`](crate::link::PathMtu).
+//! Anybody can forge one and send it from anywhere. What to do about a valid error, and for how long, is up to the
+//! caller; path MTUs are kept in [`PathMtu`](crate::link::PathMtu).
 
 use std::net::IpAddr;
 
@@ -15,36 +15,36 @@ use crate::wire::icmp::Quote;
 use crate::wire::ip::IpVersion;
 use crate::wire::transport::UDP_HEADER_LEN;
 
-/// An error, and what it quotes.
+/// ICMP error with the datagram that it quotes.
 #[derive(Clone, Copy, Debug)]
 pub struct OuterError<'a> {
-    /// Whom the quoted datagram was for.
+    /// Destination of the quoted datagram.
     pub host: IpAddr,
-    /// The UDP port that it was for.
+    /// Destination UDP port of the quoted datagram.
     pub port: u16,
-    /// The UDP port that it was from.
+    /// Source UDP port of the quoted datagram.
     pub source_port: u16,
-    /// The MTU of the path, where the error says that the datagram was too big; bytes of outer IP packet.
+    /// Reported path MTU in bytes of outer IP packet, if the error says that the datagram was too big.
     pub mtu: Option<u32>,
-    /// What is quoted of the UDP payload: its beginning, or nothing.
+    /// Quoted beginning of the UDP payload; may be empty.
     pub quoted: &'a [u8],
 }
 
-/// Why an error cannot be true.
+/// Why an error is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ErrorRejection {
-    /// Nothing left for that host from that port lately.
+    /// Nothing was sent to that host from that source port recently.
     NotSent,
-    /// What it quotes is not how a link of that port begins its datagrams.
+    /// The quoted payload does not start like a datagram of a link on that port.
     NotOurs,
-    /// What left fits the MTU that it reports.
+    /// What was sent fits the reported MTU.
     Fits,
 }
 
-/// Whether an error can be true, and by what.
+/// Validates an error; returns the evidence for it.
 ///
 /// # Errors
-/// Why it cannot.
+/// Why the error is not believed.
 pub fn validate_icmp_error(
     cx: &PacketContext<'_>,
     error: &OuterError<'_>,
@@ -65,14 +65,14 @@ pub fn validate_icmp_error(
     }
 }
 
-/// The length of the quoted datagram, its outer IP header included, where a packet of a flow that is there is inside;
-/// `None` where too little is quoted to know, or no flow is known for it, as for what is relayed.
+/// Returns the length of the quoted datagram, outer IP header included, if the packet inside belongs to a known flow.
+/// `None` if too little is quoted to tell, or the flow is not known (relayed packets, for example).
 fn flow_of(cx: &PacketContext<'_>, error: &OuterError<'_>) -> Result<Option<u32>, ErrorRejection> {
     let encapsulation = cx
         .tables
         .encapsulation(error.port)
         .ok_or(ErrorRejection::NotOurs)?;
-    // Both encapsulations have the VNI at the same place, and routers quote no less than this, or nothing.
+    // Both encapsulations have the VNI at the same offset, and routers quote at least this much or nothing.
     let Some([_, _, _, _, a, b, c, _]) = error.quoted.first_chunk::<8>() else {
         return Ok(None);
     };
@@ -96,7 +96,7 @@ fn flow_of(cx: &PacketContext<'_>, error: &OuterError<'_>) -> Result<Option<u32>
     Ok(known.then(|| quote.packet_len + before as u32))
 }
 
-/// The beginning of the packet inside, and how long its Ethernet header is.
+/// Returns the quoted inner packet and the length of its Ethernet header.
 fn packet_in(inner: InnerProtocol, quoted: &[u8]) -> Option<(Quote, usize)> {
     let frame_len = match inner {
         InnerProtocol::Ip => 0,
@@ -111,7 +111,8 @@ fn packet_in(inner: InnerProtocol, quoted: &[u8]) -> Option<(Quote, usize)> {
     Some((Quote::read(version, packet, 0)?, frame_len))
 }
 
-/// Replies come with the key of what was sent, reversed; that of a translated flow is an alias of it.
+/// Whether the quoted packet belongs to a known flow. A reply is quoted with the reverse of a known key; the reply
+/// key of a translated flow is in the table too.
 fn is_of_flow(cx: &PacketContext<'_>, link: &Link, quote: &Quote) -> bool {
     let key = FlowKey::of_quote(link.config.index, quote);
     cx.state.flows.contains(&key) || cx.state.flows.contains(&key.reversed())

@@ -1,4 +1,4 @@
-//! Wire to TUN.
+//! Ingress: from the wire to the interface.
 
 use std::sync::Arc;
 
@@ -30,21 +30,21 @@ use crate::wire::nd::Nd;
 use crate::wire::option::{MAX_OPTIONS_LEN, OptionIter};
 use crate::wire::packet::Packet;
 
-/// What a datagram carries, checked.
+/// Checked content of a datagram.
 #[derive(Clone, Debug)]
 pub enum DecapResult {
-    /// An IP packet of a flow.
+    /// IP packet of a flow.
     Packet(Decap),
-    /// A frame that belongs to no flow, for the TAP interface.
+    /// Frame outside of any flow, for the TAP interface.
     Frame(IngressFrame),
 }
 
-/// A frame that belongs to no flow.
+/// Frame outside of any flow.
 #[derive(Clone, Debug)]
 pub struct IngressFrame {
     /// The link that it came on.
     pub link: LinkIndex,
-    /// Where it begins in the datagram, in bytes.
+    /// Offset of the frame in the datagram, in bytes.
     pub start: usize,
     /// Known options of the packet, a bit for each slot of the schema.
     pub options: u32,
@@ -52,28 +52,28 @@ pub struct IngressFrame {
     pub metered: Option<Metered>,
 }
 
-/// A datagram's inner packet, checked.
+/// Checked inner packet of a datagram.
 #[derive(Clone, Debug)]
 pub struct Decap {
     /// The link that it came on.
     pub link: LinkIndex,
     /// Where it goes.
     pub output: Output,
-    /// What it is on the wire, or would be.
+    /// Size on the wire, actual or computed.
     pub size: WireSize,
-    /// Where the inner packet begins in the datagram, in bytes.
+    /// Offset of the inner packet in the datagram, in bytes.
     pub start: usize,
-    /// Bytes of the Ethernet header before it that go with it into the TAP interface; 0 for TUN.
+    /// Length of the Ethernet header to deliver with it into the TAP interface, in bytes; 0 for TUN.
     pub frame_len: usize,
-    /// The inner packet, parsed. Its ECN field is what RFC 6040 asks for, its addresses are translated.
+    /// Parsed inner packet, with the ECN field set by RFC 6040 and translated addresses.
     pub packet: Packet,
-    /// What TUN must finish, where a kernel tunnel of this machine handed the packet over unfinished.
+    /// Offloads that TUN must complete, if a kernel tunnel of this machine left the packet unfinished.
     pub vnet: Option<VnetHdr>,
-    /// Equal for datagrams of one link and one outer source whose headers before the inner packet are equal byte for
-    /// byte; only those may be merged (RFC 8926 section 4.6).
+    /// Equal for datagrams of one link and one outer source with byte-identical headers before the inner packet; only
+    /// those may be merged (RFC 8926 section 4.6).
     pub lane: u64,
-    /// Whether it is for an IP stack right behind the interface. What is for another station behind a TAP may be read by
-    /// packet sockets, and a bridge hands them UDP super-packets uncut.
+    /// Whether the packet is for an IP stack right behind the interface. A station further behind a TAP may read it
+    /// through packet sockets, to which a bridge passes UDP super-packets uncut.
     pub to_stack: bool,
     /// Known options of the packet, a bit for each slot of the schema.
     pub options: u32,
@@ -81,37 +81,37 @@ pub struct Decap {
     pub metered: Option<Metered>,
 }
 
-/// What belongs to no flow waits for its rates as one.
+/// Flow hash under which all frames outside of any flow are metered.
 const LOOSE_FLOW: u32 = u32::MAX;
 
-/// Headers that are remembered: datagrams of a few hosts, or of both families, arrive interleaved.
+/// Number of cached headers: datagrams of several hosts, or of both address families, arrive interleaved.
 const MEMORY: usize = 4;
 
-/// Ingress, with the memory of the latest headers: a train's datagrams mostly share theirs.
+/// Ingress path of one worker; caches recent headers, because the datagrams of a train mostly share theirs.
 #[derive(Debug, Default)]
 pub struct Ingress {
     memory: [HeaderCache; MEMORY],
-    /// The entry that was used last.
+    /// Most recently used entry.
     latest: usize,
     lanes: u64,
     recent: FlowCache,
 }
 
-/// What was found out about datagrams with one header from one outer source.
+/// Cached result for datagrams with one header from one outer source.
 #[derive(Debug, Default)]
 struct HeaderCache {
     lane: u64,
     arrival: Option<OuterRx>,
-    /// All that stands before the inner packet.
+    /// Everything before the inner packet.
     header: HeaderBytes,
-    /// What the header says is behind it.
+    /// Payload type by the header.
     kind: FrameKind,
-    /// Bytes of the Ethernet header that goes into the TAP interface; 0 for TUN.
+    /// Length of the Ethernet header to deliver into the TAP interface, in bytes; 0 for TUN.
     frame_len: usize,
     tagged: bool,
-    /// What it carries is for the interface itself, and not for a station behind it.
+    /// The payload is for the interface itself, not for a station behind it.
     to_stack: bool,
-    /// Until when the source of the frame is taken to be admitted, and the host to be heard.
+    /// Until when the checks of the frame's source MAC address and of the receiving interface stay valid.
     until: Now,
     link: LinkIndex,
     host: Option<Arc<Host>>,
@@ -129,7 +129,7 @@ impl HeaderCache {
 }
 
 impl Ingress {
-    /// Forgets all headers and the latest flow; to be called whenever other tables are used than before.
+    /// Clears the cached headers and the latest flow; call whenever the tables change.
     pub fn forget(&mut self, cx: &PacketContext<'_>) {
         self.recent.flush(cx);
         for header_cache in &mut self.memory {
@@ -138,16 +138,16 @@ impl Ingress {
         }
     }
 
-    /// Tells the flow table what passed, and forgets the latest flow; to be called at the end of every turn.
+    /// Writes pending counters to the flow table and forgets the latest flow. Call at the end of every turn.
     #[inline]
     pub fn flush(&mut self, cx: &PacketContext<'_>) {
         self.recent.flush(cx);
     }
 
-    /// What becomes of a datagram from the wire.
+    /// Decides what happens to a datagram from the wire.
     ///
     /// # Errors
-    /// The one reason for which it is not forwarded, and the link that counts it.
+    /// The single reason for which it is dropped, and the link that counts the drop.
     #[inline]
     pub fn receive(
         &mut self,
@@ -162,10 +162,11 @@ impl Ingress {
         }
     }
 
-    /// What becomes of a datagram from the wire, on a host without a TAP interface: all that it carries is IP packets.
+    /// Decides what happens to a datagram from the wire, on a host without TAP interfaces: its payload must be an IP
+    /// packet.
     ///
     /// # Errors
-    /// As of [`Ingress::receive`]; a frame without an IP packet is refused as [`DropReason::NotIp`].
+    /// As of [`Ingress::receive`]; a frame without an IP packet is dropped as [`DropReason::NotIp`].
     #[inline]
     pub fn decide(
         &mut self,
@@ -179,7 +180,7 @@ impl Ingress {
         }
     }
 
-    /// Makes the memory of the datagram's headers the latest one.
+    /// Finds or creates the cache entry for the datagram's headers and makes it the latest.
     #[inline]
     fn select_cached(
         &mut self,
@@ -198,7 +199,7 @@ impl Ingress {
         Ok(())
     }
 
-    /// The datagram's frame, where it belongs to no flow.
+    /// Returns the datagram's frame if it is outside of any flow.
     #[inline]
     fn flowless_frame(
         &self,
@@ -232,7 +233,7 @@ impl Ingress {
         }))
     }
 
-    /// What becomes of a datagram with an IP packet.
+    /// Decides what happens to a datagram with an IP packet.
     #[inline]
     fn packet(
         &mut self,
@@ -301,7 +302,7 @@ impl Ingress {
         let mut output = match &cached.direction_state.next_hop {
             NextHop::Tun(next_hop) => Output::Link(*next_hop),
             NextHop::Wire(tunnel) => {
-                // It passes a router: its TTL ends loops.
+                // Relaying counts as a router hop: the TTL ends loops.
                 if packet.ttl <= 1 {
                     return Err(refused(DropReason::ForwardingLoop));
                 }
@@ -317,7 +318,7 @@ impl Ingress {
                         relayed: true,
                     },
                 );
-                // How its sender would have cut it is not known: as the way needs it.
+                // How the sender would have cut it is unknown; cut it as the path requires.
                 let cut = Cut::to_fit_any_size(&whole, &packet, forward.limit);
                 forward.fit(cut, &packet, index)?;
                 forward.leads_away(next_hop).map_err(refused)?;
@@ -351,7 +352,8 @@ impl Ingress {
             }
         }
         if let (Some(to), Some(bridge)) = (turned, &link.bridge) {
-            // What is for another address now is for another station, too, and that is behind the TAP.
+            // DNAT changed the IP address, so the frame's MAC address must change too; the new station must be behind
+            // the TAP.
             let mac = neighbor_discovery::station(cx, link, bridge, to, asked).map_err(refused)?;
             if !bridge.is_here(mac, cx.now) {
                 return Err(refused(DropReason::NoRoute));
@@ -373,7 +375,7 @@ impl Ingress {
         })
     }
 
-    /// Everything that depends on the outer headers alone, done once per run of equal ones.
+    /// Checks that depend on the outer headers only; done once per run of equal headers.
     fn outer_checks(
         &mut self,
         cx: &PacketContext<'_>,
@@ -440,8 +442,8 @@ impl Ingress {
     }
 }
 
-/// Lets a datagram pass that another interface than one of the underlay received, if it is of a host that is behind that
-/// interface. Otherwise nothing in it is believed: whose interface it came by counts it.
+/// Accepts a datagram received on an interface outside the underlay if its host is behind that interface. Otherwise
+/// nothing in the datagram is trusted, and the link of the interface counts the drop.
 #[cold]
 fn check_rx_interface(
     cx: &PacketContext<'_>,
@@ -464,18 +466,18 @@ fn check_rx_interface(
     }
 }
 
-/// What a datagram carries.
+/// Payload of a datagram.
 struct InnerContent {
-    /// The first byte behind all headers.
+    /// Offset of the first byte after all headers.
     start: usize,
     kind: FrameKind,
-    /// Bytes of the Ethernet header that goes with it into the interface.
+    /// Length of the Ethernet header to deliver with it into the interface, in bytes.
     frame_len: usize,
     tagged: bool,
     to_stack: bool,
 }
 
-/// What a datagram of a bridge carries; its source MAC address is admitted.
+/// Returns the payload of a bridge's datagram, after checking its source MAC address.
 fn bridge_inside(
     link: &Link,
     bridge: &Bridge,
@@ -498,7 +500,7 @@ fn bridge_inside(
     })
 }
 
-/// Where the inner packet begins in a datagram, and what it is; the link must carry it.
+/// Locates and classifies the inner packet; the link must carry its type.
 fn inside(
     link: &Link,
     envelope: &EncapHeader<'_>,
@@ -533,8 +535,8 @@ fn inside(
     }
 }
 
-/// What tells packets apart that may be decided differently: the options that geneved itself speaks, and those that a rule
-/// of the link asks about. Others, such as measurements that differ from packet to packet, decide nothing. 0 is none.
+/// Digest of the options that decisions may depend on: geneved's own, and those that a rule of the link matches.
+/// Others, such as measurements that differ in each packet, are left out. 0 means none.
 fn digest(cx: &PacketContext<'_>, link: &Link, options: OptionIter<'_>) -> u64 {
     let policy = link.config.functions.policy.as_ref();
     let mut bytes = [0; MAX_OPTIONS_LEN];
@@ -545,7 +547,7 @@ fn digest(cx: &PacketContext<'_>, link: &Link, options: OptionIter<'_>) -> u64 {
         if !own && !policy.is_some_and(|policy| policy.asks_about(option.class, option.kind)) {
             continue;
         }
-        // A class and a type take less room than the header of an option.
+        // No longer than the option's header on the wire, so that all options fit.
         let [high, low] = option.class.0.to_be_bytes();
         let head = [high, low, option.kind.0, option.data.len() as u8];
         for part in [&head[..], option.data] {

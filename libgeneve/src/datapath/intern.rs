@@ -1,4 +1,4 @@
-//! Things of which many flows have equal ones: kept once.
+//! Interning of values that many flows have in common.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 
 use crate::sync::RwLock;
 
-/// A bounded set of what flows share.
+/// Bounded interning table.
 #[derive(Debug)]
 pub(super) struct Interner<T> {
     most: usize,
@@ -17,12 +17,12 @@ pub(super) struct Interner<T> {
 #[derive(Debug)]
 struct InternerState<T> {
     all: HashSet<Arc<T>>,
-    /// New ones that found it full since it was last tidied.
+    /// New values not interned for lack of room since the last clean-up.
     missed: usize,
 }
 
 impl<T: Hash + Eq> Interner<T> {
-    /// An empty one for at most so many; further ones are not shared.
+    /// Returns an empty table for at most `most` values; further ones are not shared.
     pub(super) fn new(most: usize) -> Interner<T> {
         let inner = InternerState {
             all: HashSet::new(),
@@ -34,7 +34,7 @@ impl<T: Hash + Eq> Interner<T> {
         }
     }
 
-    /// The one copy of this value.
+    /// Returns the interned copy of this value.
     pub(super) fn intern(&self, value: T) -> Arc<T> {
         {
             let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
@@ -43,12 +43,12 @@ impl<T: Hash + Eq> Interner<T> {
             }
         }
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        // Another worker may have been faster.
+        // Another worker may have inserted it first.
         if let Some(shared) = inner.all.get(&value) {
             return Arc::clone(shared);
         }
         if inner.all.len() >= self.most {
-            // To look at all of them for each that finds no room would cost more than sharing saves.
+            // Scanning the table on every miss would cost more than sharing saves.
             inner.missed += 1;
             if inner.missed >= self.most {
                 inner.tidy();
@@ -61,7 +61,7 @@ impl<T: Hash + Eq> Interner<T> {
         shared
     }
 
-    /// Forgets what no flow has any more; to be called every second or so.
+    /// Removes values that no flow uses any more; call about once a second.
     pub(super) fn tidy(&self) {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         inner.tidy();

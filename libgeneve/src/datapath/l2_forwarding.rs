@@ -1,9 +1,9 @@
-//! Frames of an Ethernet link: where they go, and what of them belongs to no flow.
+//! Forwarding of frames on an Ethernet link, including frames outside of any flow.
 //!
-//! A frame's MAC addresses say where it came from and where it goes; the IP packet inside is judged as on any other
-//! link, by the functions that [`decide`](super::decide) asks. ARP and Neighbor Discovery keep the link alive, so no rule
-//! decides about them; what they claim is held against what is configured. What is neither IP nor ARP follows the link's
-//! default for its direction, because rules cannot see into it.
+//! The MAC addresses of a frame determine its source check and its next hop; the IP packet inside goes through the
+//! same functions as on any other link ([`decide`](super::decide)). ARP and Neighbor Discovery keep the link working,
+//! so they bypass the rules; their claims are checked against the configuration. Frames that are neither IP nor ARP
+//! follow the link's default policy for their direction, because rules cannot see into them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -32,32 +32,32 @@ use crate::wire::ip::{IPV6_HEADER_LEN, protocol};
 use crate::wire::nd::{AdvertisementFlags, Nd};
 use crate::wire::packet::{IpVersion, Packet, Transport};
 
-/// How long what was found out about a pair of MAC addresses is used before it is looked up, and its source's age is
-/// renewed.
+/// How long the cached result for a pair of MAC addresses is used before it is looked up again, which also refreshes
+/// the age of its source.
 const FRESH_NANOS: u64 = 1_000_000_000;
 
-/// A frame from TAP, checked.
+/// Checked frame from TAP.
 #[derive(Clone, Debug)]
 pub struct FrameForward {
-    /// Where it goes: to its host or the first of several; or back into the TAP interface, to another station behind it,
-    /// where address translation turned it there.
+    /// Where it goes: to its host or the first of several; or back into the TAP interface, if the frame was
+    /// redirected to another station behind it.
     pub output: Output,
-    /// Everybody who gets it, where it is for more than one.
+    /// All recipients, if there are several.
     pub flood: Option<Arc<[Arc<Host>]>>,
-    /// Bytes of its Ethernet header.
+    /// Length of its Ethernet header, in bytes.
     pub header_len: usize,
-    /// The IP packet inside; other frames are sent as they are.
+    /// The IP packet inside; other frames are sent unchanged.
     pub packet: Option<Packet>,
-    /// What the packet still asks for, counted from its first byte.
+    /// Offloads still to be done, with offsets from the first byte of the packet.
     pub vnet: VnetHdr,
-    /// What it is on the wire, for each who gets it.
+    /// Size on the wire, per recipient.
     pub size: WireSize,
-    /// The rates that it must be within before it goes.
+    /// Meter that must admit it first.
     pub metered: Option<Metered>,
 }
 
 impl FrameForward {
-    /// The way to each host that gets the frame from the TAP of `link`, or why one does not.
+    /// Returns how to send the frame from the TAP of `link` to each recipient, or why it cannot be sent.
     pub fn ways(&self, link: &Link) -> impl Iterator<Item = Result<Forward, DropReason>> {
         let first = match &self.output {
             Output::Host(forward) => Some(forward),
@@ -79,7 +79,7 @@ impl FrameForward {
     }
 }
 
-/// The latest pair of MAC addresses, and where its frames go.
+/// Cached next hop of the latest pair of MAC addresses.
 #[derive(Debug, Default)]
 pub(super) struct LastLookup {
     macs: (Mac, Mac),
@@ -91,7 +91,7 @@ pub(super) struct LastLookup {
 }
 
 impl LastLookup {
-    /// Where frames from `src` to `dst` go; the source is admitted.
+    /// Returns where frames from `src` to `dst` go, after checking the source.
     #[inline]
     fn frame_destination(
         &mut self,
@@ -124,12 +124,12 @@ impl LastLookup {
     }
 }
 
-/// Until when what was found out about a source is used.
+/// Returns until when a cached source check is valid.
 pub(super) fn fresh_until(now: Now) -> Now {
     Now(now.0 + FRESH_NANOS)
 }
 
-/// What a frame carries.
+/// Payload type of a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum FrameKind {
     Ip(IpVersion),
@@ -150,11 +150,11 @@ impl FrameKind {
 }
 
 impl Egress {
-    /// What becomes of a frame from the TAP of an Ethernet link. `frame` is rewritten where the flow's addresses or ports
-    /// are translated, or its MSS is too large for where it goes; `vnet` counts from its first byte.
+    /// Decides what happens to a frame from the TAP of an Ethernet link. Rewrites `frame` if the flow is translated
+    /// or its MSS exceeds the path; offsets in `vnet` count from the frame's first byte.
     ///
     /// # Errors
-    /// The one reason for which it is not forwarded.
+    /// The single reason for which it is dropped.
     #[inline]
     pub fn frame(
         &mut self,
@@ -209,7 +209,7 @@ impl Egress {
                 let metered = metered(cached, size.bytes);
                 let (prefix, change) = ((prefix.clone(), cached.hash), cached.change);
                 let mut frame_destination = frame_destination;
-                // What is for another address now is for another station, too.
+                // DNAT changed the IP address, so retarget the frame's MAC address.
                 if let Some(to) = change.new_destination(&packet) {
                     let asked = packet.dst;
                     let mac = neighbor_discovery::station(cx, link, bridge, to, asked)
@@ -217,7 +217,8 @@ impl Egress {
                     head[..6].copy_from_slice(&mac.0);
                     frame_destination = bridge.destination(mac, cx.now);
                     if frame_destination.is_here() && change.hides_source(&packet) {
-                        // A bridge would take its sender to be behind this interface.
+                        // With the sender's own MAC address, a bridge would learn that the sender is behind this
+                        // interface.
                         head[6..12].copy_from_slice(&bridge.virtual_mac.0);
                         let (mut packet, index) = (packet, link.config.index);
                         let partial = vnet.needs_checksum();
@@ -256,7 +257,7 @@ impl Egress {
     }
 }
 
-/// A frame from TAP under way.
+/// Frame from TAP being processed.
 struct EgressFrame<'a> {
     cx: &'a PacketContext<'a>,
     link: &'a Arc<Link>,
@@ -267,10 +268,10 @@ struct EgressFrame<'a> {
     vnet: VnetHdr,
 }
 
-/// The host that gets a frame, or the first of several, and all of them.
+/// First or only recipient host, and all of them if there are several.
 type FrameRecipients = (Arc<Host>, Option<Arc<[Arc<Host>]>>);
 
-/// The header of frames that belong to no flow, as it was made last.
+/// Cached header of frames outside of any flow.
 pub(super) type CachedHeader = Option<(LinkIndex, u64, Arc<HeaderBytes>, u32)>;
 
 impl EgressFrame<'_> {
@@ -278,7 +279,8 @@ impl EgressFrame<'_> {
         RefusedPacket::of(reason, self.link.config.index)
     }
 
-    /// Holds a message against what is configured, and answers its question where the answer is known.
+    /// Checks an ARP or Neighbor Discovery message against the configuration, and answers its request if the answer
+    /// is known.
     fn heed(&self, notice: &NeighborNotice, tagged: bool) -> Result<(), RefusedPacket> {
         let now = self.cx.now;
         let heard = self
@@ -292,7 +294,7 @@ impl EgressFrame<'_> {
                 false => Ok(()),
             };
         };
-        // What is asked of one station goes to that station; VLANs have neighbours of their own.
+        // Requests to one station go to that station; VLANs have neighbours of their own.
         if tagged || !(self.dst.is_multicast() || known_to_it) {
             return Ok(());
         }
@@ -315,7 +317,7 @@ impl EgressFrame<'_> {
         })
     }
 
-    /// The hosts that get the frame, which is `packets` on the wire.
+    /// Returns the hosts that get the frame, which is `packets` packets on the wire.
     fn recipients(
         &self,
         frame_destination: FrameDestination,
@@ -335,7 +337,7 @@ impl EgressFrame<'_> {
         Ok((first, (hosts.len() > 1).then_some(hosts)))
     }
 
-    /// The longest packet that reaches everybody who gets the frame.
+    /// Lowers the limit to the longest packet that reaches all recipients.
     fn narrow(&self, forward: &mut Forward, flood: Option<&[Arc<Host>]>, packet: Option<&Packet>) {
         for host in flood.unwrap_or_default() {
             let before = forward.encap.len() + self.header_len;
@@ -347,7 +349,7 @@ impl EgressFrame<'_> {
         }
     }
 
-    /// A packet of a flow.
+    /// Processes a packet of a flow.
     fn ip(
         &mut self,
         (prefix, hash): &(FramePrefix, u32),
@@ -386,7 +388,7 @@ impl EgressFrame<'_> {
         };
         let mut forward = Forward::new(self.link, &tunnel, &request);
         self.narrow(&mut forward, flood.as_deref(), Some(&packet));
-        // Its sender knows the packet as it is before addresses are translated.
+        // Before translation: an ICMP error must quote the packet as the sender knows it.
         let index = self.link.config.index;
         let cut = Cut::to_fit(&self.vnet, &packet, forward.limit);
         forward
@@ -416,7 +418,7 @@ impl EgressFrame<'_> {
         })
     }
 
-    /// A frame that belongs to no flow, with `len` bytes behind its header.
+    /// Processes a frame outside of any flow, with `len` bytes after its header.
     fn plain(
         &mut self,
         kept: &mut CachedHeader,
@@ -472,7 +474,7 @@ impl EgressFrame<'_> {
         })
     }
 
-    /// The header of frames that belong to no flow: the same for all of a link.
+    /// Returns the header of frames outside of any flow, which is the same for the whole link.
     fn header(&self, kept: &mut CachedHeader) -> Result<(Arc<HeaderBytes>, u32), RefusedPacket> {
         let (index, epoch) = (self.link.config.index, self.cx.tables.epoch);
         if let Some((link, of, encap, slots)) = kept
@@ -487,7 +489,7 @@ impl EgressFrame<'_> {
     }
 }
 
-/// How many packets the frame of a super-packet is on the wire.
+/// Returns the number of packets on the wire for the frame of a super-packet.
 #[must_use]
 pub fn frame_packets(vnet: &VnetHdr, frame: &[u8]) -> u64 {
     let payload = Ethernet::parse(frame).map(|frame| frame.payload());
@@ -495,7 +497,7 @@ pub fn frame_packets(vnet: &VnetHdr, frame: &[u8]) -> u64 {
     packet.map_or(1, |packet| WireSize::of(vnet, &packet).packets)
 }
 
-/// What the outer header of a frame says that carries no IP packet.
+/// Returns the outer header fields of a frame without an IP packet.
 fn outer_of_frame(link: &Link) -> OuterTx {
     OuterTx {
         tos: match link.config.tos {
@@ -511,7 +513,7 @@ fn outer_of_frame(link: &Link) -> OuterTx {
     }
 }
 
-/// What a neighbour solicitation or advertisement says; `None` for other packets.
+/// Parses a neighbour solicitation or advertisement; `None` for other packets.
 #[inline]
 pub(super) fn nd_notice(
     packet: &Packet,
@@ -531,8 +533,8 @@ pub(super) fn nd_notice(
     }
 }
 
-/// Whether a frame from the wire belongs to no flow; if so, it is held against what is configured, and questions for
-/// addresses that are translated here are answered. `payload` is what is behind its Ethernet header.
+/// Whether a frame from the wire is outside of any flow; if so, checks it against the configuration and answers
+/// requests for addresses that are translated here. `payload` follows its Ethernet header.
 #[inline]
 pub(super) fn arrive(
     cx: &PacketContext<'_>,
@@ -562,7 +564,7 @@ pub(super) fn arrive(
         let from = StationLocation::Host(Arc::clone(host));
         let heard = bridge.learn_claim(&notice, &from, tagged, cx.now);
         heard.map_err(refused)?;
-        // Services are answered for by the host of each client: only there can any of their backends be reached.
+        // Each client's own host answers for service addresses: only there can any of the backends be reached.
         if let Some(question) = &notice.question
             && !tagged
             && translates(link, bridge, question.target, cx.now)
@@ -579,17 +581,18 @@ pub(super) fn arrive(
     Ok(true)
 }
 
-/// Whether `addr` is an outside address of NAT that no station and no interface here has for itself.
+/// Whether `addr` is an outside address of NAT that no station or interface here owns.
 fn translates(link: &Link, bridge: &Bridge, addr: IpAddr, now: Now) -> bool {
     link.config.functions.translates(addr)
         && !link.config.addresses.contains(&addr)
         && !bridge.has_station(addr, now)
 }
 
-/// What a neighbour solicitation or advertisement in these bytes says; others are told apart by their first header.
+/// Parses a neighbour solicitation or advertisement in an IPv6 packet; `None` for other packets, by their first
+/// header.
 #[inline]
 fn solicits(link: &LinkConfig, payload: &[u8]) -> Result<Option<NeighborNotice>, DropReason> {
-    // Messages with extension headers are none that hosts send (RFC 6980 section 5).
+    // Hosts send these messages without extension headers (RFC 6980 section 5).
     if payload.get(6) != Some(&protocol::ICMPV6) {
         return Ok(None);
     }
@@ -598,8 +601,8 @@ fn solicits(link: &LinkConfig, payload: &[u8]) -> Result<Option<NeighborNotice>,
     nd_notice(&packet, payload, false)
 }
 
-/// Writes the answer to a frame into `out`, as a frame for the station that sent it: what `answer` says, from whom the
-/// frame was for. `None` where it must not be answered, or `out` is too small; 1,302 bytes suffice.
+/// Writes the answer to a frame into `out`: a frame to the station that sent it, from the station it was for. `None` if
+/// it must not be answered, or `out` is too small; 1,302 bytes suffice.
 #[must_use]
 pub fn answer_frame(
     link: &LinkConfig,
@@ -632,14 +635,15 @@ pub fn answer_frame(
     Some(len + body)
 }
 
-/// Whether the packet of a frame to `dst` may be answered, as far as its MAC address says: what went to many stations is
-/// not (RFC 1122 section 3.2.2), but for IPv6 packets that are too big (RFC 4443 section 2.4 e.4).
+/// Whether the packet of a frame to `dst` may be answered: frames to multiple stations are not answered (RFC 1122
+/// section 3.2.2), except IPv6 packets that are too big (RFC 4443 section 2.4 e.4).
 fn may_answer_frame(answer: SenderReply, dst: Mac, packet: &Packet) -> bool {
     let too_big_v6 = matches!(answer, SenderReply::TooBig(_)) && packet.version == IpVersion::V6;
     !dst.is_multicast() || too_big_v6
 }
 
-/// The ARP reply or neighbour advertisement that tells of `mac`; `to` becomes everybody where nobody in particular asked.
+/// Builds an ARP reply or neighbour advertisement for `mac`; sets `to` to broadcast or multicast if the request had
+/// no specific sender.
 fn advertise(
     (mac, flags): (Mac, AdvertisementFlags),
     payload: &[u8],

@@ -1,4 +1,4 @@
-//! A packet finds its flow, or begins one.
+//! Flow lookup: finds a packet's flow or begins one.
 
 use std::sync::Arc;
 
@@ -19,21 +19,21 @@ use crate::wire::header::HeaderBytes;
 use crate::wire::packet::{Fragment, Packet, Transport};
 use crate::wire::transport::TcpFlags;
 
-/// One packet that looks for its flow.
+/// Flow lookup request of one packet.
 #[derive(Clone, Copy)]
 pub(super) struct FlowQuery<'a> {
     pub(super) link: &'a Arc<Link>,
     pub(super) packet: &'a Packet,
     pub(super) key: FlowKey,
-    /// The packet is an ICMP error, and `key` is what the packet that it quotes says.
+    /// The packet is an ICMP error; `key` comes from the packet it quotes.
     pub(super) error: bool,
     pub(super) from: Input<&'a Arc<Host>>,
-    /// The options and the header of a packet from the wire.
+    /// Options and header, if the packet came from the wire.
     pub(super) wire: Option<WireMetadata<'a>>,
     pub(super) seen: PacketUpdate,
 }
 
-/// What a packet from the wire brings.
+/// Geneve header and options of a packet from the wire.
 #[derive(Clone, Copy)]
 pub(super) struct WireMetadata<'a> {
     pub(super) received: &'a ReceivedOptions,
@@ -41,11 +41,11 @@ pub(super) struct WireMetadata<'a> {
     pub(super) digest: u64,
 }
 
-/// A packet that is not forwarded.
+/// Reason why a packet is not forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rejection {
     pub(super) reason: DropReason,
-    /// Its sender is to be told, as a rule asks.
+    /// The sender must be notified, as a reject rule asks.
     pub(super) reject: bool,
 }
 
@@ -58,8 +58,8 @@ impl From<DropReason> for Rejection {
     }
 }
 
-/// The key by which a packet looks for its flow, and whether it is an ICMP error that belongs to another's flow.
-/// `received` are the options of one from the wire.
+/// Returns a packet's flow key, and whether it is an ICMP error about a flow. `received` holds the options of a
+/// packet from the wire.
 #[inline]
 pub(super) fn key_of(
     cx: &PacketContext<'_>,
@@ -75,8 +75,9 @@ pub(super) fn key_of(
     if packet.is_icmp_error()
         && let Some(quote) = packet.quote(bytes)
     {
-        // It is for whoever sent what it quotes (RFC 792, RFC 4443 section 2.2). A kernel believes it whoever it is for: one that
-        // quotes the host's own datagrams would have it send shorter packets to other hosts.
+        // An error goes to the sender of the quoted packet (RFC 792, RFC 4443 section 2.2), but kernels accept it
+        // whatever its destination: one that quotes the host's own datagrams would make it send shorter packets to
+        // other hosts.
         if quote.src != packet.dst {
             return Err(DropReason::IcmpUnrelated);
         }
@@ -84,7 +85,7 @@ pub(super) fn key_of(
         if cx.state.flows.contains(&key) {
             return Ok((key, true));
         }
-        // Where there are rules, an error about nothing is not let through as a flow of its own.
+        // With policy or NAT, an unrelated error must not pass as a flow of its own.
         if link.config.functions.policy.is_some() || link.config.functions.nat.is_some() {
             return Err(DropReason::IcmpUnrelated);
         }
@@ -92,8 +93,8 @@ pub(super) fn key_of(
     Ok((FlowKey::of(index, packet), false))
 }
 
-/// A later fragment belongs to the flow of its first one. Where that was not seen yet it is a flow of its own, without
-/// ports, unless those matter.
+/// Returns the key of a later fragment: that of its first fragment. If that was not seen, the fragment forms a flow
+/// without ports, unless ports matter.
 fn of_fragment(
     cx: &PacketContext<'_>,
     link: &Link,
@@ -111,14 +112,14 @@ fn of_fragment(
     }
 }
 
-/// Whether a packet with ports may be judged, translated or sent otherwise than one without.
+/// Whether ports may affect policy, translation or the next hop of this packet.
 fn ports_matter(link: &Link, packet: &Packet, received: Option<&ReceivedOptions>) -> bool {
     let functions = &link.config.functions;
     let direction = match received {
         None => Direction::Egress,
         Some(_) => Direction::Ingress,
     };
-    // Of several hosts the flow's hash chooses one.
+    // The flow hash, ports included, selects one of several hosts.
     let spread = || {
         let entry = link.routes.lookup(packet.dst);
         entry.is_some_and(|entry| match &entry.target {
@@ -134,26 +135,26 @@ fn ports_matter(link: &Link, packet: &Packet, received: Option<&ReceivedOptions>
         }
 }
 
-/// A flow as the table has it.
+/// Flow found in the table.
 type KnownFlow = crate::flow::FoundFlow<FlowDecision>;
 
 enum LookupOutcome {
     Go(CachedVerdict),
     Refused(Verdict),
-    /// The decision does not say what becomes of this packet of this side.
+    /// The decision does not cover this packet of this side.
     Open(FlowDirection),
 }
 
-/// What the table found.
+/// Result of a table hit.
 struct LookupHit {
     found: LookupOutcome,
-    /// The packet may be a direct answer to its flow.
+    /// The packet may be a direct answer (direct server return).
     direct: bool,
-    /// The flow, where it is to be decided about.
+    /// The flow, if it must be decided.
     open: Option<KnownFlow>,
 }
 
-/// What becomes of the packet, by its flow; a flow that is not known is decided.
+/// Looks up the packet's flow, and decides it if it is unknown or out of date.
 pub(super) fn pass(
     cx: &PacketContext<'_>,
     query: &FlowQuery<'_>,
@@ -185,7 +186,7 @@ pub(super) fn pass(
         .is_some_and(|f| f.side == FlowDirection::Reply && f.decision.verdict == Verdict::Forward);
     match known {
         Some(known) if answers => reply_received(cx, query, known),
-        // An error tells of packets that were forwarded.
+        // Errors about packets that were not forwarded are unrelated.
         _ if query.error && current.is_some() => Err(DropReason::IcmpUnrelated.into()),
         None if query.error => Err(DropReason::IcmpUnrelated.into()),
         Some(known) => again(cx, query, &known),
@@ -193,7 +194,7 @@ pub(super) fn pass(
     }
 }
 
-/// As what the packet comes to a flow that is known.
+/// Returns the packet's role in a known flow.
 fn role(cx: &PacketContext<'_>, query: &FlowQuery<'_>, known: &KnownFlow) -> PacketRole {
     let keys = (&known.original, &known.reply);
     match known.side {
@@ -204,7 +205,7 @@ fn role(cx: &PacketContext<'_>, query: &FlowQuery<'_>, known: &KnownFlow) -> Pac
     }
 }
 
-/// Whether the packet came from where its source is.
+/// Checks that the packet's source belongs to its input.
 fn check_arrival(query: &FlowQuery<'_>, role: PacketRole) -> Result<(), DropReason> {
     let FlowQuery {
         link, key, from, ..
@@ -224,8 +225,8 @@ fn opens(packet: &Packet) -> bool {
     }
 }
 
-/// Whether what was decided for a flow in this epoch would be decided by these tables, too: nothing has changed since that
-/// it rests on.
+/// Whether these tables would make the same decision as those of `epoch`: nothing that the decision depends on has
+/// changed.
 pub(super) fn holds(
     tables: &Tables,
     (original, reply): (&FlowKey, &FlowKey),
@@ -233,7 +234,7 @@ pub(super) fn holds(
     epoch: u64,
 ) -> bool {
     if decision.verdict != Verdict::Forward {
-        // Where it would have gone to, and whose labels the rules saw, is not kept.
+        // The next hop of a refused flow, and the labels the rules saw, are not stored.
         let any = |_| true;
         return tables.is_current(original.link, epoch, any)
             && tables.is_current(reply.link, epoch, any);
@@ -268,7 +269,7 @@ fn find(cx: &PacketContext<'_>, query: &FlowQuery<'_>) -> FlowLookup<LookupHit, 
                 && decision.direction(FlowDirection::Reply).digest != 0
                 && opens(query.packet)
             {
-                // A new connection by the old numbers: another backend may answer it.
+                // A new connection with the same ports: another backend may answer it.
                 decision.forget_direction(FlowDirection::Reply);
             }
             let direct = side == FlowDirection::Reply
@@ -285,7 +286,7 @@ fn find(cx: &PacketContext<'_>, query: &FlowQuery<'_>) -> FlowLookup<LookupHit, 
             }
             let counts = match found {
                 LookupOutcome::Go(_) => true,
-                // Who was cut off by no fault of its own is not held for as long as it tries.
+                // A flow cut off through no fault of its own must not be held for as long as its peer retries.
                 LookupOutcome::Refused(_) => side == FlowDirection::Original,
                 LookupOutcome::Open(_) => false,
             };
@@ -306,8 +307,8 @@ fn find(cx: &PacketContext<'_>, query: &FlowQuery<'_>) -> FlowLookup<LookupHit, 
     )
 }
 
-/// What becomes of the packet by the decision that is in the table, where the packet is counted; `decided` is what it
-/// was when it was put there.
+/// Looks the packet up again, which counts it, and follows the stored decision; `decided` is the decision as it was
+/// inserted.
 fn follow(
     cx: &PacketContext<'_>,
     query: &FlowQuery<'_>,
@@ -319,9 +320,9 @@ fn follow(
             found: found @ (LookupOutcome::Go(_) | LookupOutcome::Refused(_)),
             ..
         }) => found,
-        // What it held is given up: the time of its state was over, or another worker ended it.
+        // The entry is gone: its state timed out, or another worker ended it.
         FlowLookup::Miss if !query.error => return begin(cx, query),
-        // Another worker has other tables for the moment.
+        // Another worker is still on other tables.
         _ => match decided {
             LookupOutcome::Go(cached) => LookupOutcome::Go(CachedVerdict {
                 lasts: false,
@@ -383,7 +384,7 @@ fn stop(flow_verdict: Verdict) -> Rejection {
     Rejection { reason, reject }
 }
 
-/// A flow that begins.
+/// Decides a new flow.
 fn begin(cx: &PacketContext<'_>, query: &FlowQuery<'_>) -> Result<CachedVerdict, Rejection> {
     let initial = FirstPacket::of(query.key, query.packet);
     let planned = first(cx, query.link, &initial, query, None)?;
@@ -411,7 +412,7 @@ fn first(
     }
 }
 
-/// Puts a new flow into the table; the first packet goes as it says.
+/// Inserts a new flow and applies its decision to the first packet.
 fn admit(
     cx: &PacketContext<'_>,
     query: &FlowQuery<'_>,
@@ -434,7 +435,7 @@ fn admit(
     );
     match (cached, added) {
         (LookupOutcome::Go(cached), Ok(())) => Ok(cached),
-        // Another worker was faster; what it decided came from the same rules.
+        // Another worker inserted it first, by the same rules.
         (LookupOutcome::Go(_), Err(InsertError::Exists)) => match find(cx, query) {
             FlowLookup::Hit(LookupHit {
                 found: LookupOutcome::Go(cached),
@@ -448,7 +449,7 @@ fn admit(
     }
 }
 
-/// A rule may want to be heard of.
+/// Logs the flow if its rule asks for it.
 fn write_down(cx: &PacketContext<'_>, decision: &FlowDecision, key: FlowKey) {
     let policy = cx
         .tables
@@ -467,7 +468,7 @@ fn write_down(cx: &PacketContext<'_>, decision: &FlowDecision, key: FlowKey) {
     }
 }
 
-/// The first reply of a flow, or one that came another way than those before.
+/// Decides the reply direction: the first reply, or one whose input or options differ from earlier ones.
 fn reply_received(
     cx: &PacketContext<'_>,
     query: &FlowQuery<'_>,
@@ -488,7 +489,7 @@ fn reply_received(
     decision.set_direction(FlowDirection::Reply, direction_state);
     decision.heard = first_packet::seconds(cx.now);
     let decided = look_up(query, FlowDirection::Reply, &original, &reply, &decision);
-    // An error may come from anybody on the way, and says nothing of where replies come from.
+    // An error may come from any router on the path and does not show where replies come from.
     if query.error {
         return match decided {
             LookupOutcome::Go(cached) => Ok(cached),
@@ -500,7 +501,7 @@ fn reply_received(
     follow(cx, query, decided, Verdict::Forward)
 }
 
-/// A flow whose decision is of an older configuration, or does not cover this packet.
+/// Decides a flow again whose decision is outdated or does not cover this packet.
 fn again(
     cx: &PacketContext<'_>,
     query: &FlowQuery<'_>,
@@ -509,7 +510,7 @@ fn again(
     let flows = &cx.state.flows;
     let (side, decision) = (known.side, &known.decision);
     let (original, reply) = (known.original, known.reply);
-    // Who forges packets of a flow does not end it.
+    // Forged packets must not end the flow.
     check_arrival(query, role(cx, query, known))?;
     let before = decision.verdict;
     if before != Verdict::Forward && query.error {
@@ -519,7 +520,7 @@ fn again(
         && side == FlowDirection::Reply
         && (!decision.cut || opens(query.packet))
     {
-        // What was refused in one direction says nothing of the other.
+        // A verdict on one direction says nothing about the other.
         flows.remove(&original);
         return begin(cx, query);
     }
@@ -528,7 +529,7 @@ fn again(
         decision: mut after,
         reply: mut answers,
     } = outcome.inspect_err(|reason| {
-        // Whose MAC address is being asked for loses neither its port nor its backend by that.
+        // While its neighbour is being resolved, a flow keeps its port and backend.
         if *reason != DropReason::NeighborUnresolved {
             flows.remove(&original);
         }
@@ -536,7 +537,7 @@ fn again(
     let flow_verdict = after.verdict;
     let refused = flow_verdict != Verdict::Forward;
     if refused && (before == Verdict::Forward || decision.cut) {
-        // Its replies are refused with it, as they arrive; nobody else gets their port meanwhile.
+        // Refuse its replies as they arrive, and keep its port from being leased to another flow.
         after.cut = true;
         after.lease.clone_from(&decision.lease);
         answers = reply;
@@ -554,7 +555,7 @@ fn again(
     follow(cx, query, decided, flow_verdict)
 }
 
-/// The decision as it is by the configuration in force.
+/// Decides a known flow by the current configuration.
 fn renewed(
     cx: &PacketContext<'_>,
     query: &FlowQuery<'_>,
@@ -588,14 +589,14 @@ fn renewed(
             .set_direction(FlowDirection::Reply, direction_state);
         planned.decision.heard = first_packet::seconds(cx.now);
         if planned.reply != *reply {
-            // The reply is one to a translation that is not made any more.
+            // The reply belongs to a translation that no longer exists.
             return Err(DropReason::NatUntranslatable);
         }
     }
     Ok(planned)
 }
 
-/// Decides the original half by what is known of the packet that began the flow.
+/// Decides the original direction from the stored data of the flow's first packet.
 pub(super) fn from_memory<E: TraceObserver>(
     cx: &PacketContext<'_>,
     link: &Link,

@@ -1,7 +1,8 @@
-//! Inner packets that no network carries: with addresses that never leave a host, or a route that their sender prescribes.
+//! Martians: inner packets that no network should carry, with addresses that never leave a host or with a source
+//! route.
 //!
-//! A kernel drops most of them, too, but which ones depends on its settings, and a rule or a route that was written for an
-//! IPv4 address does not see the IPv6 address that an application takes for the same.
+//! A kernel drops most of them too, but which ones depends on its settings; and a rule or route for an IPv4 address
+//! does not match the IPv6 address that an application treats as the same.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,11 +11,10 @@ use crate::vpc::LinkConfig;
 use crate::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN};
 use crate::wire::packet::{IpVersion, Packet};
 
-/// Whether a packet of this link, from the wire or from its interface, may be on a network at all; `bytes` are those that
-/// it was parsed from.
+/// Drops martians of this link, from the wire or from its interface; `packet` was parsed from `bytes`.
 ///
 /// # Errors
-/// The reason for which it may not.
+/// The reason for which the packet is a martian.
 #[inline]
 pub fn martian(link: &LinkConfig, packet: &Packet, bytes: &[u8]) -> Result<(), DropReason> {
     martian_addresses(link, packet.src, packet.dst)?;
@@ -28,7 +28,7 @@ pub fn martian(link: &LinkConfig, packet: &Packet, bytes: &[u8]) -> Result<(), D
     Ok(())
 }
 
-/// As [`martian`], as far as addresses say.
+/// Address part of [`martian`].
 #[inline]
 pub(super) fn martian_addresses(
     link: &LinkConfig,
@@ -38,7 +38,7 @@ pub(super) fn martian_addresses(
     match (src, dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => v4(link, src, dst),
         (IpAddr::V6(src), IpAddr::V6(dst)) => v6(src, dst),
-        // No packet has both.
+        // No packet mixes address families.
         _ => Ok(()),
     }
 }
@@ -48,7 +48,7 @@ fn v4(link: &LinkConfig, src: Ipv4Addr, dst: Ipv4Addr) -> Result<(), DropReason>
     if src.is_loopback() || dst.is_loopback() {
         return Err(DropReason::LoopbackAddress);
     }
-    // Who has no address yet asks everybody for one (RFC 2131 section 4.1), or tells which groups it is in (RFC 3376
+    // A host without an address broadcasts for one (RFC 2131 section 4.1) or reports its group memberships (RFC 3376
     // section 4.2.13).
     let for_group = || dst.is_broadcast() || dst.is_multicast();
     if src.is_multicast()
@@ -63,7 +63,7 @@ fn v4(link: &LinkConfig, src: Ipv4Addr, dst: Ipv4Addr) -> Result<(), DropReason>
 
 #[inline]
 fn v6(src: Ipv6Addr, dst: Ipv6Addr) -> Result<(), DropReason> {
-    // All of them are within ::/80; whatever else begins otherwise and is no group is right.
+    // The special addresses are all within ::/80; other addresses that are not multicast are valid.
     let low = |addr: Ipv6Addr| addr.to_bits() >> 48 == 0;
     if low(src) || low(dst) {
         let mapped = |addr: Ipv6Addr| addr.to_ipv4_mapped().is_some();
@@ -73,7 +73,7 @@ fn v6(src: Ipv6Addr, dst: Ipv6Addr) -> Result<(), DropReason> {
         if src.is_loopback() || dst.is_loopback() {
             return Err(DropReason::LoopbackAddress);
         }
-        // Duplicate address detection and those who have no address yet ask groups (RFC 4862 section 5.4.2).
+        // Duplicate address detection and hosts without an address send to multicast groups (RFC 4862 section 5.4.2).
         if src.is_unspecified() && !dst.is_multicast() {
             return Err(DropReason::SourceNotUnicast);
         }

@@ -1,8 +1,8 @@
-//! The packet's journey through one host, egress and ingress, each readable from top to bottom.
+//! The datapath through one host, egress and ingress, each readable from top to bottom.
 //!
-//! Both are called once per super-packet or run of equal headers. A packet finds its flow and follows what
-//! was decided for it; the first packet of a flow asks every function once. Moving bytes is left to
-//! [`crate::offload`] and to the caller.
+//! Both are called once per super-packet or run of equal headers. A packet looks up its flow and follows the stored
+//! decision; the first packet of a flow runs through every function once. Moving bytes is left to [`crate::offload`]
+//! and to the caller.
 
 mod decision;
 mod egress;
@@ -55,20 +55,20 @@ use crate::wire::vxlan::VxlanError;
 
 const UDP_HEADER: usize = 8;
 
-/// What the outer IP header of a packet shall say.
+/// Outer IP header fields of a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OuterTx {
     /// DSCP and ECN.
     pub tos: u8,
-    /// TTL or hop limit; `None` is the system's default.
+    /// TTL or hop limit; `None` for the system default.
     pub ttl: Option<u8>,
-    /// The IPv4 DF bit.
+    /// IPv4 DF bit.
     pub df: bool,
-    /// The path is narrower than what must pass all the same: the outer packet is left to IP fragmentation.
+    /// The path is too narrow for a packet that must pass: leave the outer packet to IP fragmentation.
     pub fragment: bool,
 }
 
-/// RFC 2983 for the DSCP, RFC 6040 for ECN, RFC 8926 section 4.4.2 for the TTL.
+/// Returns the outer header fields: RFC 2983 for the DSCP, RFC 6040 for ECN, RFC 8926 section 4.4.2 for the TTL.
 fn outer(link: &Link, packet: &Packet, class: Option<u8>) -> OuterTx {
     let config = &link.config;
     let dscp = match (class, config.tos) {
@@ -94,8 +94,8 @@ fn outer(link: &Link, packet: &Packet, class: Option<u8>) -> OuterTx {
     }
 }
 
-/// The longest inner packet, in bytes, that fits an outer IP packet of `path_mtu` bytes to the underlay address `host`,
-/// behind `encap_len` bytes of its encapsulation (RFC 8926 section 4.4.1).
+/// Returns the longest inner packet, in bytes, that fits an outer IP packet of `path_mtu` bytes to the underlay
+/// address `host` behind `encap_len` bytes of encapsulation (RFC 8926 section 4.4.1).
 #[must_use]
 pub fn inner_limit(host: IpAddr, path_mtu: u32, encap_len: usize) -> u16 {
     let ip = if host.is_ipv4() { 20 } else { 40 };
@@ -103,40 +103,40 @@ pub fn inner_limit(host: IpAddr, path_mtu: u32, encap_len: usize) -> u16 {
     u16::try_from(inner).unwrap_or(u16::MAX)
 }
 
-/// The outer side of a datagram that arrived.
+/// Outer header fields of a received datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OuterRx {
-    /// The UDP port that it was received on.
+    /// UDP port it was received on.
     pub port: u16,
-    /// The outer source address.
+    /// Outer source address.
     pub src: IpAddr,
-    /// The outer destination address, where the kernel told it.
+    /// Outer destination address, if the kernel reported it.
     pub dst: Option<IpAddr>,
-    /// The outer DSCP and ECN.
+    /// Outer DSCP and ECN.
     pub tos: u8,
-    /// Which interface received it.
+    /// Receiving interface.
     pub interface: RxInterface,
 }
 
-/// What the sender of a packet is told.
+/// Answer to the sender of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SenderReply {
     /// A rule rejects it (TCP RST, ICMP unreachable).
     Rejected,
-    /// Only packets of so many bytes pass (RFC 1191, RFC 8201).
+    /// Too big: the MTU is this many bytes (RFC 1191, RFC 8201).
     TooBig(u16),
-    /// The station that it asked for has this MAC address, and says this of itself; only frames ask that.
+    /// The requested station's MAC address and advertisement flags; only in reply to frames.
     Neighbor(Mac, AdvertisementFlags),
 }
 
-/// A packet that was refused.
+/// Refused packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RefusedPacket {
-    /// Why.
+    /// Drop reason.
     pub reason: DropReason,
-    /// The link that counts it; `None` where it did not get as far as a link.
+    /// Link that counts the drop; `None` if the packet could not be assigned to a link.
     pub link: Option<LinkIndex>,
-    /// What its sender is to be told.
+    /// Answer to the sender, if any.
     pub answer: Option<SenderReply>,
 }
 
@@ -156,7 +156,7 @@ impl RefusedPacket {
         }
     }
 
-    /// Too long for the way that it takes; its sender is told where that is allowed.
+    /// Refuses a packet that is too long for the path; the sender is notified if allowed.
     fn too_big(forward: &Forward, packet: &Packet, link: LinkIndex) -> RefusedPacket {
         let mtu = forward.limit;
         let error = IcmpError::TooBig { mtu: mtu.into() };
@@ -179,7 +179,7 @@ impl RefusedPacket {
     }
 }
 
-/// The reason under which an unreadable inner packet is counted.
+/// Returns the drop reason for an inner packet that cannot be parsed.
 #[must_use]
 pub fn parse_reason(error: PacketError) -> DropReason {
     match error {
@@ -188,7 +188,7 @@ pub fn parse_reason(error: PacketError) -> DropReason {
     }
 }
 
-/// The reason under which an unreadable inner frame is counted.
+/// Returns the drop reason for an inner frame that cannot be parsed.
 #[must_use]
 pub fn frame_reason(error: EthernetError) -> DropReason {
     match error {

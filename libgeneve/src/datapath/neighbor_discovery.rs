@@ -1,6 +1,6 @@
-//! ARP and Neighbor Discovery of links that put IP packets into frames: what the link answers, learns and asks.
+//! ARP and Neighbor Discovery on links that put IP packets into frames: answers, learning and requests.
 //!
-//! The interface is a TUN, which knows of no MAC addresses: the link speaks for it.
+//! The interface is a TUN without MAC addresses, so the link speaks for it.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -18,14 +18,15 @@ use crate::wire::header::HeaderBytes;
 use crate::wire::nd::{self, AdvertisementFlags, Nd, solicited_node};
 use crate::wire::packet::Packet;
 
-/// What the link says of the addresses that it answers for. It leads to what is behind it as a router does. Who has no route
-/// by it learns nothing from that; who has one would take it away without.
+/// Flags of advertisements on behalf of the link. The router flag is set because the link forwards to what is behind
+/// it. A peer without a route through the link ignores the flag; a peer with one would remove the route if it were
+/// clear.
 const SPOKEN: AdvertisementFlags = AdvertisementFlags {
     router: true,
     overrides: false,
 };
 
-/// What a message from `host` comes to: it is for the link, never for its interface.
+/// Handles a message from `host`. It is addressed to the link and never forwarded to the interface.
 pub(super) fn process_message(
     cx: &PacketContext<'_>,
     link: &Link,
@@ -45,14 +46,15 @@ pub(super) fn process_message(
     }
 }
 
-/// Writes a neighbour's MAC address down, where the address belongs to the host that tells of it.
+/// Learns a neighbour's MAC address, if the address belongs to the host that announces it.
 pub(super) fn learn(cx: &PacketContext<'_>, link: &Link, host: &Arc<Host>, addr: IpAddr, mac: Mac) {
     if mac.is_unicast() && check_source(link, host, addr).is_ok() {
         link.config.neighbors.learn(addr, mac, host.addr, cx.now);
     }
 }
 
-/// Whether the address is the link's own or its interface's, that of an endpoint of this host, or one that this host answers for itself.
+/// Whether the link answers for the address: its own, its interface's, that of an endpoint of this host, or one that
+/// this host proxies.
 fn answers(link: &Link, question: &NeighborQuery) -> bool {
     let target = question.target;
     link.routes.lookup(target).is_some_and(|entry| entry.local)
@@ -60,8 +62,8 @@ fn answers(link: &Link, question: &NeighborQuery) -> bool {
         || link.config.neighbors.is_link_local(target)
 }
 
-/// Writes the answer to a question into `out`: what follows the Ethernet header. `payload` is what followed that of the
-/// question. `None` where it is none, or `out` is too small.
+/// Writes the answer to a request into `out`, without the Ethernet header. `payload` is the request without its
+/// Ethernet header. `None` if it is not a request for this link, or `out` is too small.
 #[must_use]
 pub fn neighbor_answer(link: &Link, payload: &[u8], out: &mut [u8]) -> Option<usize> {
     let bridge = link.bridge.as_ref();
@@ -79,29 +81,29 @@ pub fn neighbor_answer(link: &Link, payload: &[u8], out: &mut [u8]) -> Option<us
     copy_to(out, &Arp::parse(payload).ok()?.reply(own).to_bytes())
 }
 
-/// A question for a MAC address that is to be put.
+/// Neighbour request to be sent.
 #[derive(Clone, Debug)]
 pub struct NeighborRequest {
-    /// The link.
+    /// Link to send it on.
     pub link: LinkIndex,
-    /// The address whose owner is asked for.
+    /// Address to resolve.
     pub addr: IpAddr,
-    /// Who is asked.
+    /// Recipients of the request.
     pub audience: RequestAudience,
 }
 
-/// Who is asked for a MAC address.
+/// Recipients of a neighbour request.
 #[derive(Clone, Debug)]
 pub enum RequestAudience {
-    /// A host, in the link's own name: the station at this MAC address, or all that it has.
+    /// A host, with the link as the sender: the station at this MAC address, or all stations of the host.
     Host(Arc<Host>, Option<Mac>),
-    /// All stations of a link in mode ethernet, in the name of this address, which translation turns to the one in question.
+    /// All stations of a link in mode ethernet. The sender is this address, which NAT or a service redirects to the
+    /// one to resolve.
     Stations(IpAddr),
 }
 
-/// Asks the neighbours of all links that flows go to whether they are still there, and forgets the silent ones; to be called
-/// every second. Returns the links of those that have moved or are gone, whose flows must be decided again to follow them
-/// ([`Tables::again`](crate::link::Tables::again)).
+/// Probes neighbours that flows use and removes those that do not answer; call every second. Returns the links with
+/// moved or lost neighbours: their flows must be decided again ([`Tables::again`](crate::link::Tables::again)).
 pub fn probe_neighbors(cx: &PacketContext<'_>) -> Vec<LinkIndex> {
     let mut moved = Vec::new();
     for link in cx.tables.iter() {
@@ -122,7 +124,8 @@ pub fn probe_neighbors(cx: &PacketContext<'_>) -> Vec<LinkIndex> {
     moved
 }
 
-/// The MAC address of a station to which translation turns packets for `asked`; all stations are asked where it is not known.
+/// Returns the MAC address of a station to which packets for `asked` are redirected; if it is unknown, queues a
+/// request to all stations.
 ///
 /// # Errors
 /// [`DropReason::NeighborUnresolved`].
@@ -146,7 +149,8 @@ pub(super) fn station(
     Err(DropReason::NeighborUnresolved)
 }
 
-/// The bytes of a question: the header, Ethernet header included, and what follows it is written into `out`.
+/// Builds a neighbour request: returns the header, Ethernet header included, and the length of the payload written
+/// into `out`.
 #[must_use]
 pub fn neighbor_question(
     link: &Link,
@@ -204,13 +208,13 @@ fn copy_to(out: &mut [u8], bytes: &[u8]) -> Option<usize> {
     Some(bytes.len())
 }
 
-/// What an ARP message in a frame says.
+/// Parses an ARP message from a frame.
 pub(super) fn arp(payload: &[u8]) -> Result<NeighborNotice, DropReason> {
     let arp = Arp::parse(payload).map_err(|_| DropReason::InnerMalformed)?;
     Ok(NeighborNotice::from(&arp))
 }
 
-/// The MAC address that sent the frame in `header`, which stands before an inner packet of `link`.
+/// Returns the source MAC address of the frame in `header`, which precedes an inner packet of `link`.
 pub(super) fn sender(link: &Link, header: &[u8]) -> Option<Mac> {
     let envelope = link.config.encapsulation.parse(header).ok()?;
     let frame = Ethernet::parse(&header[envelope.header_len..]).ok()?;

@@ -1,4 +1,4 @@
-//! Where one packet goes: into the interface of a link, or to another host, with all that sending it there needs.
+//! Output of one packet: a link's interface or another host, with everything needed to send it there.
 //!
 //! Owns how long a packet may be on its way ([`Cut`] says what that means for this one). The flow's part of it is the
 //! [`TunnelNextHop`], which was decided with the flow.
@@ -17,57 +17,56 @@ use crate::wire::encapsulation::InnerProtocol;
 use crate::wire::header::HeaderBytes;
 use crate::wire::packet::Packet;
 
-/// Where a packet goes.
+/// Output of a packet.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// Into the TUN or TAP interface of this link.
+    /// The TUN or TAP interface of this link.
     Link(LinkIndex),
-    /// To another host.
+    /// Another host.
     Host(Forward),
 }
 
-/// How a packet reaches another host.
+/// How to send a packet to another host.
 #[derive(Clone, Debug)]
 pub struct Forward {
-    /// The link in whose VPC it travels.
+    /// Link in whose VPC it travels.
     pub link: LinkIndex,
-    /// The UDP port that it is sent to.
+    /// Destination UDP port.
     pub port: u16,
-    /// The host that it is sent to.
+    /// Destination host.
     pub host: Arc<Host>,
-    /// What the link's datagrams carry.
+    /// Inner protocol of the link: IP packets or Ethernet frames.
     pub inner: InnerProtocol,
-    /// The Geneve header that goes before each segment, options included.
+    /// Geneve header prepended to each segment, options included.
     pub encap: Arc<HeaderBytes>,
-    /// The flow's hash: chooses the source port.
+    /// Flow hash; selects the source port.
     pub hash: u64,
-    /// The outer header.
+    /// Outer header fields.
     pub outer: OuterTx,
-    /// The longest inner packet that reaches the host, in bytes; a longer one is too big. `u16::MAX` where the underlay
-    /// has not said.
+    /// Longest inner packet that reaches the host, in bytes; `u16::MAX` if the underlay has no known limit.
     pub limit: u16,
-    /// How the packet is cut so that it keeps to `limit`.
+    /// How the packet is cut to stay within `limit`.
     pub cut: Cut,
-    /// Whoever receives it uncut takes its segments to be as long as they are, and so it may be handed over like that.
+    /// The receiver would assume the actual segment size, so the packet may be handed over uncut.
     pub uncut: bool,
-    /// Known options in `encap`, a bit for each slot of the schema.
+    /// Known options in `encap`, one bit per schema slot.
     pub slots: u32,
 }
 
-/// What is asked of a way for one packet.
+/// Per-packet inputs of [`Forward::new`].
 pub(super) struct OutputRequest<'a> {
     pub(super) packet: &'a Packet,
-    /// The flow's hash.
+    /// Flow hash.
     pub(super) hash: u32,
-    /// The DSCP of its class.
+    /// DSCP of the QoS class.
     pub(super) class: Option<u8>,
-    /// Bytes of the frame's header that are not in the way's own header.
+    /// Bytes of Ethernet header that are not part of the encapsulation header.
     pub(super) frame: usize,
-    /// It came from another host: no interface of this one has kept it to the tunnel's MTU.
+    /// Received from another host, so no local interface has limited it to the tunnel's MTU.
     pub(super) relayed: bool,
 }
 
-/// The link that a packet of `link` leaves by.
+/// Returns the link that a packet of `link` leaves through.
 #[inline]
 pub(super) fn exit_link<'a>(
     cx: &PacketContext<'a>,
@@ -82,14 +81,14 @@ pub(super) fn exit_link<'a>(
 }
 
 impl Forward {
-    /// The way of a packet in the VPC of `link`. How it is cut is [`Forward::fit`]'s.
+    /// Returns how to send a packet in the VPC of `link`. [`Forward::fit`] sets how it is cut.
     #[inline]
     pub(super) fn new(link: &Link, tunnel: &TunnelNextHop, request: &OutputRequest<'_>) -> Forward {
         let OutputRequest { packet, hash, .. } = *request;
         let outer = outer(link, packet, request.class);
         let mut limit = longest_inner(&tunnel.host, &outer, tunnel.encap.len() + request.frame);
-        // The tunnel's MTU counts the longest options that the link itself has; those of a relayed packet, or of an answer
-        // in the name of a service, may be longer.
+        // The tunnel's MTU reserves room for the longest options of the link itself; relayed packets and answers on
+        // behalf of a service may carry longer ones.
         let mtu = usize::from(link.config.mtu);
         let room = (mtu + link.encap_len()).saturating_sub(tunnel.encap.len());
         if request.relayed || room < mtu {
@@ -101,7 +100,7 @@ impl Forward {
             host: Arc::clone(&tunnel.host),
             inner: link.config.inner,
             encap: Arc::clone(&tunnel.encap),
-            // Whoever chooses by it may take any of its bits.
+            // Users of the hash may take any of its bits.
             hash: u64::from(hash) << 32 | u64::from(hash),
             outer,
             limit,
@@ -113,7 +112,7 @@ impl Forward {
         forward
     }
 
-    /// The way of a packet of geneved's own making, which is known to fit, to a host of `link`.
+    /// Returns how to send a packet that geneved generates, and that is known to fit, to a host of `link`.
     ///
     /// # Errors
     /// [`DropReason::UnderlayLoop`].
@@ -144,7 +143,7 @@ impl Forward {
         Ok(forward)
     }
 
-    /// Makes sure that what is sent to the host does not come back to this one.
+    /// Checks that packets to the host do not come back to this one.
     ///
     /// # Errors
     /// [`DropReason::UnderlayLoop`].
@@ -156,7 +155,7 @@ impl Forward {
         }
     }
 
-    /// Notes how the packet is cut; one that must not be is refused, and counted by the link `from`.
+    /// Sets how the packet is cut. If it must not be cut, refuses it; the link `from` counts the drop.
     #[inline]
     pub(super) fn fit(
         &mut self,
@@ -168,8 +167,8 @@ impl Forward {
         Ok(())
     }
 
-    /// Does what is left to do to a packet that is as it will leave: its MSS must fit the way and the interface at its end.
-    /// `link` is the one that it leaves by.
+    /// Finishes a packet that is otherwise ready to send: clamps its MSS to the path and to the MTU of `link`, which
+    /// it leaves through.
     #[inline]
     pub(super) fn finish(
         &mut self,
@@ -187,10 +186,10 @@ impl Forward {
         };
     }
 
-    /// What every link must carry is not too big for any path: where the path takes less, the outer packet is fragmented
-    /// (RFC 2473 section 7.1, RFC 4213 section 3.2.2). So is what the link's `mtu` allows a group to get, because its
-    /// senders learn nothing: IPv4 has no ICMP errors for them, and Linux notes an IPv6 group's path MTU at the first
-    /// interface that could lead to it.
+    /// Raises the limit to the minimum MTU of the IP version, which every link must carry; if the path takes less,
+    /// the outer packet is fragmented (RFC 2473 section 7.1, RFC 4213 section 3.2.2). The same goes for multicast up
+    /// to the link's `mtu`, because its senders learn nothing: IPv4 sends no ICMP errors for multicast, and Linux
+    /// records the path MTU of an IPv6 group on the first interface that could lead to it.
     #[inline]
     pub(super) fn keep_minimum(&mut self, packet: &Packet, mtu: u16) {
         let least = match packet.is_for_group() && packet.dont_fragment {
@@ -205,14 +204,15 @@ impl Forward {
     }
 }
 
-/// The longest inner packet that reaches `host` in one piece behind so many bytes.
+/// Returns the longest inner packet that reaches `host` unfragmented behind `before` bytes of headers.
 #[inline]
 pub(super) fn longest_inner(host: &Host, outer: &OuterTx, before: usize) -> u16 {
     let mtu = host.longest(outer.df || host.addr.is_ipv6());
     mtu.map_or(u16::MAX, |mtu| inner_limit(host.addr, mtu, before))
 }
 
-/// The rates that a packet of this flow, so many bytes on the wire, must be within. One that is only counted is counted now.
+/// Returns the meter that must admit `bytes` on the wire for this flow. A meter without limits only counts, right
+/// here.
 #[inline]
 pub(super) fn metered(cached: &CachedVerdict, bytes: u64) -> Option<Metered> {
     let meter = cached.direction_state.meter.as_ref()?;

@@ -1,4 +1,4 @@
-//! What is rewritten in the packets of a flow: read off the flow's two keys.
+//! Header rewrites of a flow's packets, derived from the flow's two keys.
 
 use std::net::IpAddr;
 
@@ -9,27 +9,28 @@ use crate::nat::{Rewrite, needs_identification, rewrite, rewrite_error, set_iden
 use crate::vpc::LinkIndex;
 use crate::wire::packet::{Fragment, Packet};
 
-/// What is rewritten in one packet.
+/// Rewrite of one packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PacketRewrite {
-    /// Nothing.
+    /// No rewrite.
     #[default]
     None,
     /// Addresses and ports.
     Packet(Rewrite),
-    /// An ICMP error about the flow: its own addresses, and those of the packet that it quotes.
+    /// An ICMP error about the flow: its own addresses, and those of the packet it quotes.
     Error {
-        /// Its source.
+        /// New source address.
         src: IpAddr,
-        /// Its destination.
+        /// New destination address.
         dst: IpAddr,
-        /// What the quoted packet was before it was rewritten.
+        /// Addresses and ports of the quoted packet before translation.
         quoted: Rewrite,
     },
 }
 
 impl PacketRewrite {
-    /// What is rewritten in a packet of `side`; `error` is the source of an ICMP error that travels like one.
+    /// Returns the rewrite of a packet in direction `side`; `error` is the source of an ICMP error travelling in that
+    /// direction.
     #[inline]
     pub(super) fn of(
         side: FlowDirection,
@@ -70,7 +71,7 @@ impl PacketRewrite {
         }
     }
 
-    /// The destination that the packet gets, where it is another than it has.
+    /// Returns the new destination, or `None` if the destination does not change.
     pub(super) fn new_destination(&self, packet: &Packet) -> Option<IpAddr> {
         let to = match self {
             PacketRewrite::None => return None,
@@ -80,21 +81,21 @@ impl PacketRewrite {
         (to != packet.dst).then_some(to)
     }
 
-    /// Whether the receiver of the packet takes somebody else for its sender, so that its answer passes here again.
+    /// Whether the receiver sees a different source address, so that its answer passes through this host again.
     pub(super) fn hides_source(&self, packet: &Packet) -> bool {
         match self {
             PacketRewrite::None => false,
             PacketRewrite::Packet(to) => to.src.0 != packet.src,
-            // Nobody answers an error.
+            // ICMP errors are never answered.
             PacketRewrite::Error { .. } => true,
         }
     }
 
-    /// Rewrites `bytes`, which `packet` was parsed from and `link` received. Its checksum may be `partial`, and it becomes so
-    /// many `packets` on the wire.
+    /// Rewrites `bytes`, received on `link` and parsed into `packet`. The checksum may be `partial`; the packet
+    /// becomes `packets` packets on the wire.
     ///
     /// # Errors
-    /// [`DropReason::NatUntranslatable`]; the packet is not to be forwarded.
+    /// [`DropReason::NatUntranslatable`]; the packet must be dropped.
     #[inline]
     pub fn apply(
         &self,
@@ -110,7 +111,7 @@ impl PacketRewrite {
             PacketRewrite::Packet(to) => (to.src.0, to.dst.0),
             PacketRewrite::Error { src, dst, .. } => (*src, *dst),
         };
-        // Its fragments are known by the addresses that it came with.
+        // Fragments are keyed by the addresses they arrived with.
         let id = identification(cx, link, packet, (src, dst), packets);
         let rewritten = match self {
             PacketRewrite::None => Ok(()),
@@ -125,7 +126,7 @@ impl PacketRewrite {
     }
 }
 
-/// The identification that a packet gets with these addresses, where it must not keep its own.
+/// Returns a new IPv4 identification for a packet with these addresses, or `None` if it may keep its own.
 fn identification(
     cx: &PacketContext<'_>,
     link: LinkIndex,
@@ -144,7 +145,7 @@ fn identification(
     })
 }
 
-/// Addresses and ports with which the packets of `side` leave.
+/// Returns the addresses and ports with which packets of `side` leave.
 pub(super) fn exit_of(side: FlowDirection, original: &FlowKey, reply: &FlowKey) -> Rewrite {
     let other = match side {
         FlowDirection::Original => reply,

@@ -1,4 +1,5 @@
-//! What would become of a packet, told stage by stage by the same code that packets take; nothing is changed.
+//! Packet trace: runs a described packet through the datapath's own code and records each stage, without side
+//! effects.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,58 +21,58 @@ use crate::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, protocol};
 use crate::wire::packet::{Fragment, IpVersion, Packet, Transport, is_icmp_query};
 use crate::wire::transport::{TCP_HEADER_LEN, TcpFlags, UDP_HEADER_LEN};
 
-/// A packet that somebody describes.
+/// Packet to trace.
 #[derive(Clone, Debug)]
 pub struct TracePacket {
-    /// Addresses, protocol and ports; for ICMP queries the identifier as both ports.
+    /// Addresses, protocol and ports; for ICMP queries both ports are the identifier.
     pub key: FlowKey,
     /// ICMP type and code.
     pub icmp: Option<(u8, u8)>,
-    /// Which way it goes.
+    /// Direction.
     pub trace_input: TraceInput,
-    /// How long it is, in bytes of inner IP packet, where that is to be looked at.
+    /// Length of the inner IP packet; `None` skips the MTU check.
     pub length: Option<TraceLength>,
 }
 
-/// How long a described packet is.
+/// Length of a described packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceLength {
-    /// Bytes of the whole inner IP packet.
+    /// Length of the whole inner IP packet, in bytes.
     pub bytes: u16,
-    /// The DF bit of IPv4.
+    /// IPv4 DF bit.
     pub dont_fragment: bool,
 }
 
-/// Which way a described packet goes.
+/// Direction of a described packet.
 #[derive(Clone, Debug)]
 pub enum TraceInput {
-    /// From TUN.
+    /// Received from the interface.
     Egress,
-    /// From this host, with this Geneve header.
+    /// Received from this host with this Geneve header.
     Ingress {
-        /// The host's underlay address.
+        /// Underlay address of the host.
         host: IpAddr,
-        /// The header, options included.
+        /// Geneve header, options included.
         header: Box<HeaderBytes>,
     },
 }
 
-/// What became of it.
+/// Result of a trace.
 #[derive(Clone, Debug)]
 pub struct TraceResult {
-    /// The stages that it came through.
+    /// Stages it passed.
     pub stages: Vec<TraceStage>,
     /// Where it goes.
     pub outcome: Result<NextHop, DropReason>,
-    /// Whether its sender would be told that it was rejected.
+    /// Whether the sender would be sent a rejection.
     pub reject: bool,
-    /// The id of its QoS class.
+    /// QoS class ID.
     pub class: Option<u8>,
-    /// Its addresses and ports behind NAT and services, where it is forwarded.
+    /// Addresses and ports after NAT and services, if it is forwarded.
     pub translated: Option<FlowKey>,
 }
 
-/// Explains what would become of a packet of `link`.
+/// Traces a described packet of `link`.
 #[must_use]
 pub fn trace(cx: &PacketContext<'_>, link: &Arc<Link>, trace_packet: &TracePacket) -> TraceResult {
     let mut recorder = TraceRecorder::default();
@@ -103,7 +104,7 @@ pub fn trace(cx: &PacketContext<'_>, link: &Arc<Link>, trace_packet: &TracePacke
     }
 }
 
-/// Whether a packet of this length fits its way, is cut or is refused.
+/// Checks whether a packet of this length fits the path, is cut, or is refused.
 fn measure(
     cx: &PacketContext<'_>,
     link: &Link,
@@ -176,7 +177,7 @@ fn measure(
     Ok(())
 }
 
-/// How many fragments an IPv4 packet without options becomes (RFC 791).
+/// Returns the number of fragments that an IPv4 packet without options becomes (RFC 791).
 fn fragments(bytes: u16, mtu: u16) -> u16 {
     let header = IPV4_HEADER_LEN as u16;
     let payload = (mtu.saturating_sub(header) & !7).max(8);
@@ -184,7 +185,7 @@ fn fragments(bytes: u16, mtu: u16) -> u16 {
 }
 
 impl TracePacket {
-    /// The packet that is described, as it would be parsed.
+    /// Returns the described packet as the parser would.
     fn packet(&self, length: TraceLength) -> Packet {
         let key = &self.key;
         let version = match key.src {
@@ -306,7 +307,7 @@ fn walk(
     Ok((next_hop, planned.reply.reversed()))
 }
 
-/// Whether the flow is not decided again.
+/// Whether the cached decision applies, so that the flow is not decided again.
 fn is_decided(cx: &PacketContext<'_>, found: &FoundFlow<FlowDecision>) -> bool {
     let keys = (&found.original, &found.reply);
     holds(cx.tables, keys, &found.decision, found.epoch)
@@ -323,7 +324,7 @@ fn refused(flow_verdict: Verdict, reject: &mut bool) -> Result<(), DropReason> {
     }
 }
 
-/// A packet of the reply side of a flow.
+/// Traces a packet in the reply direction of a flow.
 fn answered(
     cx: &PacketContext<'_>,
     link: &Arc<Link>,

@@ -1,15 +1,15 @@
-//! The account that a decision gives of itself: nothing for packets, every stage for `trace`.
+//! Trace observer of a decision: a no-op for packets, a record of each stage for `trace`.
 
-/// Who listens to the stages of a decision.
+/// Observer of the stages of a decision.
 pub(super) trait TraceObserver {
-    /// Nothing may be changed: no port is leased and no hit is counted.
+    /// Dry run: no port is leased and no hit is counted.
     const DRY: bool;
 
-    /// A stage came to a result.
+    /// Records the result of a stage.
     fn record(&mut self, stage: &'static str, result: impl FnOnce() -> String);
 }
 
-/// Nobody.
+/// No-op observer for packets.
 pub(super) struct NoTrace;
 
 impl TraceObserver for NoTrace {
@@ -19,16 +19,16 @@ impl TraceObserver for NoTrace {
     fn record(&mut self, _: &'static str, _: impl FnOnce() -> String) {}
 }
 
-/// One stage of a packet's journey, and what came of it.
+/// Stage of a decision and its result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceStage {
-    /// Its name: `source`, `service`, `nat`, `route`, `rule`, `policy`, `class`, `options`, `exit`, `mtu`.
+    /// Name of the stage: `source`, `service`, `nat`, `route`, `rule`, `policy`, `class`, `options`, `exit`, `mtu`.
     pub stage: &'static str,
-    /// What came of it, for a person.
+    /// Human-readable result.
     pub result: String,
 }
 
-/// Writes the stages down.
+/// Observer that records all stages.
 #[derive(Debug, Default)]
 pub(super) struct TraceRecorder(pub(super) Vec<TraceStage>);
 

@@ -1,7 +1,7 @@
-//! How flows come into the table, and which have to go for them.
+//! Admission: inserts flows, and evicts others to make room.
 //!
-//! Owns insertion, the change of a decision, and eviction. How many flows a link may have is
-//! [`share`](super::share)'s.
+//! Does insertion, replacement of decisions, and eviction. How many flows a link may have is up to
+//! [`share`](super::share).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,10 +16,10 @@ use crate::time::Now;
 /// Why a flow was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InsertError {
-    /// The table or the link's share of it is full, and nothing in it may be evicted.
+    /// The table or the link's quota is full, and nothing may be evicted.
     #[error("the flow table is full")]
     Full,
-    /// The key has a flow already, perhaps since a moment ago by another worker: look it up again.
+    /// The key already has a flow, perhaps just inserted by another worker: look it up again.
     #[error("the flow is in the table already")]
     Exists,
     /// The replies would have the key of another live flow.
@@ -30,20 +30,18 @@ pub enum InsertError {
 impl<D: Clone> FlowTable<D> {
     /// Stores a new flow.
     ///
-    /// `key` is that of its first packet, which `seen` describes. `reply` is the key with which replies
-    /// arrive: `key.reversed()` unless the flow is rewritten, and perhaps of another link. `refused`
-    /// marks a flow whose packets are dropped: it is evicted before all others.
+    /// `key` is the key of its first packet, which `seen` describes. `reply` is the key with which replies arrive:
+    /// `key.reversed()` unless the flow is rewritten, and perhaps of another link. `refused` marks a flow whose
+    /// packets are dropped: it is evicted before all others.
     ///
-    /// Where the table or the link's share is full, an old flow is evicted: of refused flows first,
-    /// then of closed connections, of half-open ones, of datagram flows (of half-open ones they are
-    /// at most seven times as many), at last of connections that one end has closed. A link never gives
-    /// up established connections for a flow of its own. "Old" is exact to a second, and among the flows
-    /// of one shard.
+    /// If the table or the link's quota is full, an old flow is evicted: refused flows first, then closed
+    /// connections, half-open ones, datagram flows (before half-open ones while those are at most an eighth of both),
+    /// and finally connections that one end has closed. A link never evicts its own established connections for a new
+    /// flow. "Old" is accurate to a second, and within one shard.
     ///
-    /// A link may have as many flows as the table has room for, divided by the links in use, or 1,024 if
-    /// that is more. A link at its limit gives up flows of its own. In a full table a link below its
-    /// part takes the place of a flow of a link that is above its part; there established connections
-    /// go, too, after all others.
+    /// A link may have as many flows as the table's size divided by the links in use, or 1,024 if that is more. At
+    /// its quota, it evicts flows of its own. In a full table, a link below its fair share evicts a flow of a link
+    /// above its fair share, established connections last.
     ///
     /// # Errors
     ///
@@ -63,7 +61,7 @@ impl<D: Clone> FlowTable<D> {
         let result = if !flow.rewritten() {
             self.store(flow, now).map(drop)
         } else if reply == key {
-            // Nobody could tell a packet from its reply.
+            // A packet would be indistinguishable from its reply.
             Err(InsertError::Conflict)
         } else if !self.is_free(&reply, now) {
             Err(InsertError::Conflict)
@@ -79,11 +77,11 @@ impl<D: Clone> FlowTable<D> {
         result
     }
 
-    /// Replaces the decision of a flow, found by either side's key, and the key of its replies. Its TCP
-    /// state, counters and age stay. A flow that has a decision of a later epoch keeps that one.
+    /// Replaces the decision of a flow, found by either side's key, and its reply key. TCP state, counters and age
+    /// stay. A flow that already has a decision of a later epoch keeps it.
     ///
-    /// `false` if there is no such flow (any more), also because the new `reply` belongs to another
-    /// flow: this one is ended then.
+    /// `false` if there is no such flow (any more), or if the new `reply` belongs to another flow, in which case this
+    /// one is ended.
     pub fn renew(
         &self,
         key: &FlowKey,
@@ -136,13 +134,13 @@ impl<D: Clone> FlowTable<D> {
         settled
     }
 
-    /// Whether a key leads to this flow and to no other.
+    /// Whether a key refers to this flow and to no other.
     fn is_alone(&self, key: &FlowKey, target: FlowRef) -> bool {
         let place = self.place(key);
         self.lock(place.shard).leads_only_to(place.tag, key, target)
     }
 
-    /// Makes `reply` lead to the flow; ends the flow if the key is another's.
+    /// Adds the alias `reply` to the flow; ends the flow if the key belongs to another.
     fn add_alias(&self, reply: FlowKey, target: FlowRef) -> Result<(), InsertError> {
         let place = self.place(&reply);
         {
@@ -154,7 +152,7 @@ impl<D: Clone> FlowTable<D> {
             }
             shard.add_alias(place.tag, reply, target);
         }
-        // The flow may have gone before it had an alias that could go with it.
+        // The flow may have been removed before its alias existed, and would leave it dangling.
         if !self.lock(target.shard).is(target) {
             self.remove_alias(&reply, target);
         }
@@ -163,7 +161,7 @@ impl<D: Clone> FlowTable<D> {
 
     fn store(&self, flow: FlowEntry<D>, now: Now) -> Result<FlowRef, InsertError> {
         let home = self.place(&flow.original);
-        // A place that was taken from another flow and is not used yet.
+        // Room taken from an evicted flow and not used yet.
         let mut freed: Option<Arc<LinkUsage>> = None;
         let mut outcome = Err(InsertError::Exists);
         for _ in 0..ATTEMPTS {
@@ -211,7 +209,7 @@ impl<D: Clone> FlowTable<D> {
         outcome
     }
 
-    /// Evicts a flow, whose place in the counts becomes the newcomer's.
+    /// Evicts a flow and gives its place in the counts to the newcomer.
     fn make_room(&self, newcomer: &LinkUsage, short: QuotaExceeded, near: u16) -> bool {
         let other = match short {
             QuotaExceeded::OfShare => None,

@@ -1,7 +1,7 @@
-//! Which flow the fragments of a packet belong to.
+//! Fragment tracking: which flow the fragments of a packet belong to.
 //!
-//! Only a first fragment has ports. It leaves its flow here for those that come after; one that
-//! comes before, or too late, has none. Reassembly is left to the receiver.
+//! Only a first fragment has ports. It leaves its flow here for later fragments; one that arrives before it, or too
+//! late, has no flow. Reassembly is left to the receiver.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, Hash};
@@ -16,13 +16,12 @@ use crate::link_index::LinkIndex;
 use crate::time::Now;
 use crate::wire::packet::{Fragment, IpVersion, Packet};
 
-/// How long a first fragment is remembered: what RFC 791 and Linux give reassembly is between 15 s
-/// and 60 s.
+/// How long a first fragment is remembered: RFC 791 and Linux give reassembly between 15 s and 60 s.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_FRAGMENT_SHARDS: usize = 16;
 const PER_SHARD: usize = 64;
 
-/// What the fragments of one packet share (RFC 791 section 3.2, RFC 8200 section 4.5).
+/// Fields shared by the fragments of one packet (RFC 791 section 3.2, RFC 8200 section 4.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct DatagramId {
     link: LinkIndex,
@@ -48,12 +47,12 @@ impl DatagramId {
     }
 }
 
-/// What the first fragment of a packet left.
+/// State left by the first fragment of a packet.
 #[derive(Clone, Copy, Debug)]
 struct FirstFragment {
     flow: FlowKey,
     since: Now,
-    /// The identification with which its fragments leave, where that is another than their own.
+    /// Identification with which its fragments leave, if rewritten.
     id: Option<u16>,
 }
 
@@ -70,13 +69,13 @@ impl BuildHasher for FragmentHasher {
 #[derive(Debug)]
 struct FragmentShard {
     flows: hashbrown::HashMap<DatagramId, FirstFragment, FragmentHasher>,
-    /// The same packets, oldest first, by link.
+    /// The same packets by link, oldest first.
     order: HashMap<LinkIndex, VecDeque<(DatagramId, Now)>, BuildHasherDefault<SipHasher13>>,
     limit: usize,
 }
 
-/// A bounded memory of first fragments, shared by all workers. When it is full, the link that has
-/// most in it loses its oldest, so that no link can push out another's.
+/// Bounded table of first fragments, shared by all workers. When it is full, the link with the most entries loses its
+/// oldest, so that no link can evict another's.
 #[derive(Debug)]
 pub struct Fragments {
     shards: Box<[Mutex<FragmentShard>]>,
@@ -84,7 +83,7 @@ pub struct Fragments {
 }
 
 impl Fragments {
-    /// A memory of at most `packets` packets at once. `secret` keys its hashes.
+    /// Returns a table for at most `packets` packets. `secret` keys its hashes.
     #[must_use]
     pub fn new(packets: usize, secret: [u64; 2]) -> Self {
         let count = 1 << (packets / PER_SHARD).clamp(1, MAX_FRAGMENT_SHARDS).ilog2();
@@ -103,8 +102,8 @@ impl Fragments {
         }
     }
 
-    /// Remembers the flow of a first fragment; other packets are ignored. A packet that is
-    /// remembered already keeps its age and gets the flow given last.
+    /// Remembers the flow of a first fragment; ignores other packets. A packet that is already known keeps its age
+    /// and gets the new flow.
     pub fn first(&self, link: LinkIndex, packet: &Packet, flow: FlowKey, now: Now) {
         if packet.fragment != Fragment::First {
             return;
@@ -130,7 +129,7 @@ impl Fragments {
         }
     }
 
-    /// The flow of a later fragment, if its first one was seen at most 30 s ago.
+    /// Returns the flow of a later fragment, if its first one was seen at most 30 s ago.
     #[must_use]
     pub fn later(&self, link: LinkIndex, packet: &Packet, now: Now) -> Option<FlowKey> {
         if packet.fragment != Fragment::Later {
@@ -142,8 +141,8 @@ impl Fragments {
         (now.since(known.since) < TIMEOUT).then_some(known.flow)
     }
 
-    /// The identification that all fragments of this one's packet leave with: `fresh` for the first of them that asks. A
-    /// packet that is not remembered has no fragments that could follow.
+    /// Returns the identification with which all fragments of the packet leave; the first caller takes it from
+    /// `fresh`. A packet that is not in the table has no later fragments to be forwarded.
     pub fn identification(
         &self,
         link: LinkIndex,
@@ -157,7 +156,7 @@ impl Fragments {
         }
     }
 
-    /// Forgets the fragments of a link.
+    /// Removes the fragments of a link.
     pub fn remove_link(&self, link: LinkIndex) {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,7 +167,7 @@ impl Fragments {
         }
     }
 
-    /// Packets that are remembered, those of which the time is over included.
+    /// Returns the number of remembered packets, including expired ones.
     #[must_use]
     pub fn len(&self) -> usize {
         let len = |shard: &Mutex<FragmentShard>| {

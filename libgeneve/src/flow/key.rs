@@ -1,7 +1,7 @@
-//! What tells flows apart: the link and the 5-tuple.
+//! Flow key: the link and the 5-tuple.
 //!
-//! Owns how a packet, or the packet that an ICMP error quotes, becomes a key, and the keyed hash
-//! that both directions of a flow share. Leaves to the table what is stored under a key.
+//! Derives keys from packets and from the packets that ICMP errors quote, and computes the keyed hash that both
+//! directions of a flow share. What is stored under a key is up to the table.
 
 use std::hash::Hasher;
 use std::net::IpAddr;
@@ -12,28 +12,28 @@ use crate::link_index::LinkIndex;
 use crate::wire::icmp::{Quote, QuotedTransport};
 use crate::wire::packet::{Packet, Transport};
 
-/// One direction of a flow of one VPC.
+/// Key of one flow direction in one VPC.
 ///
-/// ICMP has no ports: a query and its reply carry their identifier in both, other messages their
-/// type. Where the transport is not known, both are 0.
+/// ICMP has no ports: queries and their replies have their identifier as both ports, other messages their type. If
+/// the transport is unknown, both are 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowKey {
-    /// The link whose packets these are.
+    /// Link of the packets.
     pub link: LinkIndex,
-    /// The source address.
+    /// Source address.
     pub src: IpAddr,
-    /// The destination address.
+    /// Destination address.
     pub dst: IpAddr,
-    /// The transport protocol's number, after IPv6 extension headers.
+    /// Transport protocol number, after IPv6 extension headers.
     pub protocol: u8,
-    /// The source port.
+    /// Source port.
     pub sport: u16,
-    /// The destination port.
+    /// Destination port.
     pub dport: u16,
 }
 
 impl FlowKey {
-    /// The key of the packet, in its direction.
+    /// Returns the key of the packet, in its direction.
     #[inline]
     #[must_use]
     pub fn of(link: LinkIndex, packet: &Packet) -> FlowKey {
@@ -52,7 +52,7 @@ impl FlowKey {
         }
     }
 
-    /// The key of the packet that an ICMP error quotes, in the direction of the quoted packet.
+    /// Returns the key of the packet that an ICMP error quotes, in the direction of the quoted packet.
     #[must_use]
     pub fn of_quote(link: LinkIndex, quote: &Quote) -> FlowKey {
         let (sport, dport) = match quote.transport {
@@ -70,7 +70,7 @@ impl FlowKey {
         }
     }
 
-    /// The other direction: addresses and ports change places.
+    /// Returns the key of the other direction, with addresses and ports swapped.
     #[inline]
     #[must_use]
     pub fn reversed(self) -> FlowKey {
@@ -83,7 +83,7 @@ impl FlowKey {
         }
     }
 
-    /// SipHash-1-3 of the key, which both directions share.
+    /// Returns a SipHash-1-3 of the key that is the same for both directions.
     #[inline]
     pub(super) fn hash_both_ways(&self, secret: [u64; 2]) -> u64 {
         let mut bytes = [0u8; 48];

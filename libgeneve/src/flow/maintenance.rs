@@ -1,7 +1,6 @@
-//! What is done with all flows: listing, ending, counting.
+//! Operations on all flows: listing, expiry and statistics.
 //!
-//! Every method here goes through the table in steps, each of which holds one shard's lock for some
-//! hundred flows at most.
+//! Every method walks the table in steps; each holds one shard's lock for at most a few hundred flows.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -13,67 +12,67 @@ use super::tcp::FlowState;
 use crate::link_index::LinkIndex;
 use crate::time::Now;
 
-/// Flows that are looked at while one lock is held.
+/// Maximum number of flows processed under one lock.
 const FLOWS_PER_LOCK: u32 = 256;
 
-/// A flow, for those who list them.
+/// Flow as shown in listings.
 #[derive(Clone, Copy, Debug)]
 pub struct FlowView<'a, D> {
-    /// The key of the packets that began it.
+    /// Key of the packets in the original direction.
     pub original: &'a FlowKey,
-    /// The key of the replies, as they arrive.
+    /// Key of the replies, as they arrive.
     pub reply: &'a FlowKey,
-    /// What was decided.
+    /// Decision.
     pub decision: &'a D,
     /// Whether its packets are dropped.
     pub refused: bool,
-    /// How far it has come.
+    /// State.
     pub state: FlowState,
-    /// The epoch in which it was decided.
+    /// Epoch of the decision.
     pub epoch: u64,
-    /// When its first packet came, exact to a tenth of a second.
+    /// Time of its first packet, accurate to a tenth of a second.
     pub created: Now,
-    /// When its last packet came.
+    /// Time of its last packet.
     pub seen: Now,
-    /// How long after its last packet it ends.
+    /// Idle timeout.
     pub timeout: Duration,
-    /// Packets of the original side and of the reply side.
+    /// Packets in the original and in the reply direction.
     pub packets: [u64; 2],
-    /// Bytes of inner IP packets of the original side and of the reply side.
+    /// Bytes of inner IP packets in the original and in the reply direction.
     pub bytes: [u64; 2],
 }
 
-/// Counts of a flow table.
+/// Statistics of a flow table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowStats {
     /// Flows in the table.
     pub flows: usize,
-    /// Flows that there may be.
+    /// Maximum number of flows.
     pub limit: usize,
-    /// Flows that had to go for new ones.
+    /// Flows evicted for new ones.
     pub evicted: u64,
-    /// Flows that were not admitted, because nothing could go.
+    /// Flows not admitted because nothing could be evicted.
     pub refused: u64,
-    /// Flows that were not admitted, because their replies would have had another flow's key.
+    /// Flows not admitted because their replies would have had another flow's key.
     pub conflicts: u64,
-    /// Flows that ended because nothing was heard of them.
+    /// Flows that ended by timeout.
     pub expired: u64,
 }
 
-/// Counts of one link's flows.
+/// Statistics of one link's flows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkFlows {
     /// Flows in the table.
     pub flows: usize,
-    /// Flows that the link may have as things are.
+    /// Current quota of the link.
     pub limit: usize,
-    /// Its flows that had to go for new ones.
+    /// Its flows evicted for new ones.
     pub evicted: u64,
-    /// Its flows that were not admitted, because nothing could go.
+    /// Its flows not admitted because nothing could be evicted.
     pub refused: u64,
 }
 
-/// How far a walk through the table has come; it begins at its default.
+/// Position of a walk through the table; starts at its default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FlowCursor {
     shard: u16,
@@ -97,15 +96,14 @@ impl<D: Clone> FlowTable<D> {
         }
     }
 
-    /// Calls `each` for every flow whose time is not over. Flows that come or go meanwhile may be
-    /// left out.
+    /// Calls `each` for every flow that has not expired. Flows added or removed meanwhile may be left out.
     pub fn for_each(&self, now: Now, mut each: impl FnMut(&FlowView<'_, D>)) {
         let mut cursor = FlowCursor::default();
         while self.for_some(&mut cursor, now, &mut each) {}
     }
 
-    /// Calls `each` for the next few hundred flows at most, from where `cursor` is, and moves it; `false` after the
-    /// last. For callers that have other things to do in between.
+    /// Calls `each` for the next few hundred flows at most, starting at `cursor`, and advances it; `false` after the
+    /// last. For callers that have other work to do in between.
     pub fn for_some(
         &self,
         cursor: &mut FlowCursor,
@@ -129,12 +127,13 @@ impl<D: Clone> FlowTable<D> {
         true
     }
 
-    /// Ends every flow that `which` chooses; gives their number.
+    /// Ends every flow for which `which` returns true; returns how many.
     pub fn flush(&self, mut which: impl FnMut(&FlowView<'_, D>) -> bool) -> u64 {
         self.sweep(|flow| which(&self.view(flow)))
     }
 
-    /// As [`FlowTable::flush`], for the next few hundred flows at most, from where `cursor` is; `None` after the last.
+    /// Like [`FlowTable::flush`], for the next few hundred flows at most, starting at `cursor`; `None` after the
+    /// last.
     pub fn flush_some(
         &self,
         cursor: &mut FlowCursor,
@@ -143,15 +142,15 @@ impl<D: Clone> FlowTable<D> {
         self.sweep_some(cursor, |flow| which(&self.view(flow)))
     }
 
-    /// Ends every flow whose packets, or whose replies, are a link's.
+    /// Ends every flow with packets or replies on a link.
     pub fn remove_link(&self, link: LinkIndex) {
         self.sweep(|flow| flow.original.link == link || flow.reply.link == link);
         self.forget_link(link);
     }
 
-    /// Forgets how often flows of a link were evicted or refused; its flows are ended by then.
+    /// Resets the eviction and refusal counters of a link, whose flows have ended by then.
     pub fn forget_link(&self, link: LinkIndex) {
-        // The link that gets the index next begins with its own counts.
+        // The next link with the same index starts with its own counts.
         if let Some(usage) = self.census.find(link) {
             usage.evicted.store(0, Relaxed);
             usage.refused.store(0, Relaxed);
@@ -193,7 +192,7 @@ impl<D: Clone> FlowTable<D> {
         Some(ended)
     }
 
-    /// Ends the flows whose time is over and gives their number; to be called every second or so.
+    /// Ends expired flows and returns how many; call about once a second.
     pub fn expire(&self, now: Now) -> u64 {
         let mut ended = 0;
         let mut taken: Vec<RemovedFlow<D>> = Vec::with_capacity(FLOWS_PER_LOCK as usize);
@@ -216,7 +215,7 @@ impl<D: Clone> FlowTable<D> {
         ended
     }
 
-    /// The counts of a link, each as of a moment during the call.
+    /// Returns the statistics of a link. Each count is consistent by itself, not with the others.
     #[must_use]
     pub fn link_stats(&self, link: LinkIndex) -> LinkFlows {
         let usage = self.census.usage(link);
@@ -228,7 +227,7 @@ impl<D: Clone> FlowTable<D> {
         }
     }
 
-    /// The counts, each as of a moment during the call.
+    /// Returns the statistics of the table. Each count is consistent by itself, not with the others.
     #[must_use]
     pub fn stats(&self) -> FlowStats {
         FlowStats {

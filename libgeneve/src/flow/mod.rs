@@ -1,11 +1,10 @@
-//! Flows: how a packet's 5-tuple becomes a number, and what is remembered of each flow.
+//! Flows: keyed 5-tuple hashes and the flow table.
 //!
-//! Hashes are keyed with a secret of the daemon's, so that a tenant cannot choose which path or
-//! which host its flows take, nor pile them on one place of a table.
+//! Hashes are keyed with a secret of the daemon, so that a tenant can neither choose the path or host of its flows
+//! nor provoke collisions in a table.
 //!
-//! [`FlowTable`] remembers decisions and does not know what they say; [`Fragments`] remembers which
-//! flow a fragmented packet belongs to. Making decisions is left to the functions and to
-//! [`datapath`](crate::datapath).
+//! [`FlowTable`] stores decisions without interpreting them; [`Fragments`] tracks which flow a fragmented packet
+//! belongs to. Decisions are made by the functions and by [`datapath`](crate::datapath).
 
 mod admission;
 mod eviction_lists;
@@ -44,14 +43,14 @@ pub struct FlowHasher {
 }
 
 impl FlowHasher {
-    /// The hash of a flow's key in one direction, its link aside.
+    /// Returns the hash of a flow key in one direction, without its link.
     #[inline]
     #[must_use]
     pub fn hash_key(&self, key: &FlowKey) -> u64 {
         self.hash_parts(key.src, key.dst, key.protocol, (key.sport, key.dport))
     }
 
-    /// The hash of any bytes.
+    /// Returns the hash of arbitrary bytes.
     #[must_use]
     pub fn hash_bytes(&self, bytes: &[u8]) -> u64 {
         let mut hasher = SipHasher13::new_with_keys(self.key[0], self.key[1]);
@@ -59,16 +58,16 @@ impl FlowHasher {
         hasher.finish()
     }
 
-    /// A hasher with this key; draw it from the system's random source.
+    /// Returns a hasher with this key; draw it from the system's random source.
     #[must_use]
     pub fn new(key: [u64; 2]) -> Self {
         FlowHasher { key }
     }
 
-    /// The hash of the packet's flow in one direction: addresses, protocol and ports (RFC 8926 section 3.3).
+    /// Returns the hash of the packet's flow in one direction: addresses, protocol and ports (RFC 8926 section 3.3).
     ///
-    /// All fragments of a packet share a hash, so that they stay on one path: a fragmented packet is
-    /// hashed without its ports, which only the first fragment has.
+    /// All fragments of a packet share a hash, so that they stay on one path: fragments are hashed without ports,
+    /// which only the first one has.
     #[inline]
     #[must_use]
     pub fn hash(&self, packet: &Packet) -> u64 {

@@ -1,9 +1,9 @@
-//! Path MTUs behind interfaces, of this host and of others, as ICMP errors from there report them.
+//! Path MTUs behind interfaces, of this host and of others, learned from passing ICMP errors.
 //!
-//! A kernel cuts no super-packet for a narrower way: it tells the sender, whose segments may have fitted all along. So
-//! whoever gets one without its segment size needs to know, and the sender to know what will be taken for it. Both see
-//! the error pass. A bounded table without a lock; what two destinations share is lost
-//! to the later one.
+//! A kernel does not cut a super-packet for a narrower path: it reports an error to the sender, whose segments may
+//! have fitted all along. So the receiver of a super-packet without a segment size must know the path MTU, and the
+//! sender must know what the receiver assumes. Both see the error pass. The table is bounded and lock-free; when two
+//! destinations share a slot, the later one wins.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -14,15 +14,15 @@ use crate::link_index::LinkIndex;
 use crate::mtu::MIN_IPV6;
 use crate::time::Now;
 
-/// Destinations that are remembered at once, a power of two.
+/// Number of destinations remembered, a power of two.
 const PATH_MTU_SLOTS: usize = 1024;
-/// How long a report holds: as long as Linux keeps its own (`net.ipv4.route.mtu_expires`).
+/// Lifetime of a report, as in Linux (`net.ipv4.route.mtu_expires`).
 const LIFETIME: Duration = Duration::from_secs(600);
-/// What no report goes below: the least that Linux takes from ICMP over IPv4 (`net.ipv4.route.min_pmtu`).
+/// Lower bound for reported MTUs: the smallest that Linux accepts from ICMP over IPv4 (`net.ipv4.route.min_pmtu`).
 const MIN_REPORTED_V4: u32 = 552;
 
-/// The table. A slot holds 24 bits of the destination's hash, 24 of the second of the report, and 16 of the MTU; 0 is
-/// empty.
+/// Table of path MTUs. A slot holds 24 bits of the destination's hash, 24 bits of the time of the report in seconds,
+/// and 16 bits of MTU; 0 is empty.
 #[derive(Debug)]
 pub struct PathMtus {
     slots: Box<[AtomicU64]>,
@@ -30,7 +30,7 @@ pub struct PathMtus {
 }
 
 impl PathMtus {
-    /// An empty table; `secret` keys its hashes.
+    /// Returns an empty table; `secret` keys its hashes.
     #[must_use]
     pub fn new(secret: [u64; 2]) -> Self {
         PathMtus {
@@ -39,9 +39,9 @@ impl PathMtus {
         }
     }
 
-    /// Notes that only packets of `mtu` bytes reach `dst` in the VPC of `link`.
+    /// Records that only packets of up to `mtu` bytes reach `dst` in the VPC of `link`.
     pub fn report(&self, link: LinkIndex, dst: IpAddr, mtu: u32, now: Now) {
-        // A router that does not know RFC 1191 reports 0.
+        // Routers that predate RFC 1191 report 0.
         if mtu == 0 {
             return;
         }
@@ -54,8 +54,8 @@ impl PathMtus {
         slot.store((tag << 40) | (seconds(now) << 16) | mtu, Relaxed);
     }
 
-    /// The longest packet, in bytes, that reaches `dst` in the VPC of `link`, if a report within ten minutes
-    /// said so.
+    /// Returns the longest packet, in bytes, that reaches `dst` in the VPC of `link`, if there was a report within
+    /// the last ten minutes.
     #[inline]
     #[must_use]
     pub fn mtu(&self, link: LinkIndex, dst: IpAddr, now: Now) -> Option<u16> {
@@ -80,7 +80,7 @@ impl PathMtus {
     }
 }
 
-/// The bits of a second that a slot holds.
+/// The bits of a time in seconds that a slot holds.
 const PATH_MTU_SECONDS: u64 = (1 << 24) - 1;
 
 fn seconds(now: Now) -> u64 {

@@ -1,22 +1,20 @@
-//! How many flows there may be, in all and of each link.
+//! Quotas: how many flows there may be, in total and per link.
 //!
-//! Owns the counts and the rule by which links share the table; [`table`](super::table) finds the
-//! flows that have to go. Counts are changed before a flow is stored and after it is gone, so that
-//! they are never below what is there.
+//! Keeps the counts and the rule by which links share the table; [`table`](super::table) finds the flows to evict.
+//! Counts go up before a flow is stored and down after it is gone, so they are never too low.
 //!
-//! The rule, with `n` flows at most and `l` links, of which each is in use or was announced:
+//! The rule, with at most `n` flows and `l` links that are in use or announced:
 //!
-//! - A link's part is `n / l`, but at least one flow. It may not have more flows than its part or
-//!   1,024, whichever is more. A link that has more, because there were fewer links before, keeps them
-//!   until others need the room, and gets no further ones.
-//! - A link that is at its limit gives up a flow of its own for a new one, though no established
-//!   connection.
-//! - If the table is full, a link below its part takes the place of a flow of a link that is above its
-//!   part, even that of an established connection; else a flow of its own.
+//! - A link's fair share is `n / l`, but at least one flow. Its quota is its fair share or 1,024 flows, whichever is
+//!   more. A link above its quota, because there were fewer links before, keeps its flows until others need the room,
+//!   but gets no further ones.
+//! - A link at its quota evicts one of its own flows for a new one, but no established connection.
+//! - If the table is full, a link below its fair share evicts a flow of a link above its fair share, even an
+//!   established connection; otherwise one of its own.
 //!
-//! Which link is above its part is found without looking at all links: they are kept by the magnitude of
-//! their number of flows, and one of the largest gives way. Of links whose number is of the magnitude of
-//! their part some dozens are looked at each time, in turn.
+//! Finding a link above its fair share does not scan all links: they are bucketed by the magnitude of their flow
+//! counts, and one of the largest gives way. In the bucket of the fair share itself, some dozens of links are checked
+//! each time, in turn.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -29,20 +27,20 @@ use crate::link_index::LinkIndex;
 use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use crate::sync::{Mutex, RwLock};
 
-/// Flows that a link may have however many links there are.
+/// Minimum quota of a link, however many links there are.
 const ALWAYS: usize = 1024;
 
-/// Links of one magnitude that are looked at for one new flow.
+/// Maximum number of links of one magnitude checked for one new flow.
 const LOOKED_AT: usize = 64;
 
-/// The magnitudes of the number of a link's flows: none, 1, 2 to 3, 4 to 7, and so on.
+/// Number of magnitudes of a link's flow count: none, 1, 2 to 3, 4 to 7, and so on.
 const MAGNITUDES: usize = 33;
 
 fn magnitude(flows: u32) -> usize {
     (u32::BITS - flows.leading_zeros()) as usize
 }
 
-/// The flows of one link, counted.
+/// Flow counts of one link.
 #[derive(Debug)]
 pub(super) struct LinkUsage {
     pub(super) link: LinkIndex,
@@ -51,9 +49,9 @@ pub(super) struct LinkUsage {
     /// Where it stands in [`UsageBuckets`]; written with that locked.
     magnitude: AtomicUsize,
     place: AtomicUsize,
-    /// Flows of the link that had to go for new ones.
+    /// Flows of the link evicted for new ones.
     pub(super) evicted: AtomicU64,
-    /// Flows of the link that were not admitted.
+    /// Flows of the link not admitted.
     pub(super) refused: AtomicU64,
 }
 
@@ -74,10 +72,10 @@ impl LinkUsage {
         self.groups[group as usize].fetch_sub(1, Relaxed);
     }
 
-    /// The groups in the order in which they give up flows.
+    /// Returns the groups in eviction order.
     ///
-    /// Half-open connections go before datagram flows, but an eighth of what both have is theirs:
-    /// neither a flood of SYNs pushes out datagram flows, nor one of datagrams every handshake.
+    /// Half-open connections go before datagram flows, but keep an eighth of what both have: so a SYN flood cannot
+    /// evict datagram flows, nor a datagram flood every handshake.
     pub(super) fn eviction_order(&self) -> [EvictionPriority; 5] {
         let half_open = u64::from(self.count(EvictionPriority::HalfOpen));
         let datagrams = u64::from(self.count(EvictionPriority::Datagram));
@@ -96,11 +94,11 @@ impl LinkUsage {
     }
 }
 
-/// Links by the magnitude of the number of their flows.
+/// Links bucketed by the magnitude of their flow counts.
 #[derive(Debug)]
 struct UsageBuckets {
     links: [Vec<Arc<LinkUsage>>; MAGNITUDES],
-    /// From where on links of one magnitude are looked at next.
+    /// Where the next check of the links of one magnitude starts.
     turn: usize,
 }
 
@@ -122,7 +120,7 @@ impl UsageBuckets {
         links.push(usage);
     }
 
-    /// Moves a link to where it belongs now.
+    /// Moves a link to its current bucket.
     fn reclassify(&mut self, usage: &LinkUsage) {
         let (from, place) = (usage.magnitude.load(Relaxed), usage.place.load(Relaxed));
         if magnitude(usage.flows.load(Relaxed)) == from {
@@ -135,7 +133,7 @@ impl UsageBuckets {
         self.add(usage);
     }
 
-    /// A link that has more than so many flows: of those that are looked at, the one that has most.
+    /// Returns a link with more than `part` flows: the one with the most among those checked.
     fn above(&mut self, part: usize) -> Option<Arc<LinkUsage>> {
         let least = u32::try_from(part).map_or(MAGNITUDES, magnitude);
         for links in self.links.get(least..)?.iter().rev() {
@@ -151,7 +149,7 @@ impl UsageBuckets {
     }
 }
 
-/// The flows of all links, counted.
+/// Flow counts of all links.
 #[derive(Debug)]
 pub(super) struct FlowQuota {
     limit: AtomicUsize,
@@ -190,13 +188,13 @@ impl FlowQuota {
         self.flows.load(Relaxed)
     }
 
-    /// The counts of a link, if it ever had a flow.
+    /// Returns the counts of a link, if it ever had a flow.
     pub(super) fn find(&self, link: LinkIndex) -> Option<Arc<LinkUsage>> {
         let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
         links.get(&link).cloned()
     }
 
-    /// The counts of a link, which are made if need be and then stay.
+    /// Returns the counts of a link; created on first use and never removed.
     pub(super) fn usage(&self, link: LinkIndex) -> Arc<LinkUsage> {
         if let Some(usage) = self.find(link) {
             return usage;
@@ -218,7 +216,7 @@ impl FlowQuota {
         links.entry(link).or_insert_with(new).clone()
     }
 
-    /// A link's part of the table, in the eyes of a link that wants one more flow.
+    /// Returns a link's fair share of the table, counting `newcomer` as in use.
     fn part(&self, newcomer: &LinkUsage) -> usize {
         let in_use = self.in_use.load(Relaxed) + u32::from(newcomer.flows() == 0);
         let links = in_use.max(self.announced.load(Relaxed)).max(1);
@@ -230,8 +228,8 @@ impl FlowQuota {
         with(index.as_mut().unwrap_or_else(|poisoned| poisoned.get_mut()))
     }
 
-    /// What follows from a link's having another number of flows than `before`. Whoever comes last of several threads finds
-    /// the number that it has in the end.
+    /// Updates the buckets and the number of links in use after a flow count changed from `before` to `after`. With
+    /// concurrent changes, the last thread sees the final count.
     fn changed(&self, usage: &LinkUsage, before: u32, after: u32) {
         if magnitude(before) != magnitude(after) {
             self.by_magnitude(|index| index.reclassify(usage));
@@ -243,13 +241,13 @@ impl FlowQuota {
         };
     }
 
-    /// The flows that a link may have, in the eyes of one that wants one more.
+    /// Returns the quota of a link that wants one more flow.
     pub(super) fn share(&self, usage: &LinkUsage) -> u32 {
         let share = self.part(usage).max(ALWAYS.min(self.limit()));
         u32::try_from(share).unwrap_or(u32::MAX)
     }
 
-    /// Counts one more flow of the link, if it may have one and there is room.
+    /// Counts one more flow of the link, if its quota and the table have room.
     pub(super) fn admit(&self, usage: &LinkUsage) -> Result<(), QuotaExceeded> {
         let limit = self.limit();
         let share = self.share(usage);
@@ -278,7 +276,7 @@ impl FlowQuota {
         self.changed(usage, before, before.wrapping_sub(1));
     }
 
-    /// Counts a flow of one link as one of another.
+    /// Moves the count of one flow from one link to another.
     pub(super) fn hand_over(&self, from: &LinkUsage, to: &LinkUsage) {
         if from.link != to.link {
             let before = to.flows.fetch_add(1, Relaxed);
@@ -287,7 +285,7 @@ impl FlowQuota {
         }
     }
 
-    /// The link that has to give up a flow for one of another link's, which is below its part: one that is above.
+    /// Returns a link above its fair share, which has to evict a flow if `newcomer` is below its own.
     pub(super) fn above_part(&self, newcomer: &LinkUsage) -> Option<Arc<LinkUsage>> {
         let part = self.part(newcomer);
         if newcomer.flows() >= part {
@@ -297,10 +295,10 @@ impl FlowQuota {
     }
 }
 
-/// Why a flow is not admitted as things are.
+/// Why a flow cannot be admitted without eviction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum QuotaExceeded {
-    /// The link has all the flows that it may have.
+    /// The link has used up its quota.
     OfShare,
     /// The table is full.
     OfRoom,

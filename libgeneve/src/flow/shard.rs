@@ -1,7 +1,7 @@
-//! One shard of the flow table: what lies under one lock.
+//! Shard of the flow table: everything under one lock.
 //!
-//! Owns the flows, the aliases, the index from hash to both, and the lists. Which shard a key
-//! belongs to, and whatever needs two of them, is [`table`](super::table)'s.
+//! Holds the flows, the aliases, the index from hash to both, and the lists. Which shard a key belongs to, and
+//! everything that needs two shards, is up to [`table`](super::table).
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -21,14 +21,14 @@ use super::timeouts::AtomicTimeouts;
 use crate::link_index::LinkIndex;
 use crate::time::Now;
 
-/// How exact the order of a list is: a flow is moved to the end at most this often, because each
-/// move writes to its neighbours.
+/// Accuracy of a list's order: a flow is moved to the end at most this often, because each move writes to its
+/// neighbours.
 const MOVE_EVERY: Duration = Duration::from_secs(1);
 
-/// Set in an index entry that stands for an alias.
+/// Marks an index entry of an alias.
 const ALIAS: u32 = 1 << 31;
 
-/// A moment, exact to a tenth of a second: four bytes that every flow has, good for 13 years.
+/// Timestamp in tenths of a second: four bytes in every flow, good for 13 years.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Tenths(u32);
 
@@ -39,7 +39,7 @@ impl Tenths {
         Tenths(u32::try_from(now.0 / Tenths::NANOS).unwrap_or(u32::MAX))
     }
 
-    /// What has not passed by then has not passed by `now`.
+    /// Rounds up: what has not expired by the result has not expired by `now`.
     #[inline]
     fn after(now: Now) -> Tenths {
         Tenths(u32::try_from(now.0.div_ceil(Tenths::NANOS)).unwrap_or(u32::MAX))
@@ -54,7 +54,7 @@ impl Tenths {
 /// What a packet adds to its flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PacketUpdate {
-    /// The TCP segment, of several the latest; `None` for other protocols and where its header cannot be read.
+    /// The TCP segment, the latest of several; `None` for other protocols, and if its header cannot be read.
     pub tcp: Option<TcpSegment>,
     /// Packets on the wire.
     pub packets: u64,
@@ -62,7 +62,7 @@ pub struct PacketUpdate {
     pub bytes: u64,
 }
 
-/// Where a flow is, across shards; out of date once the flow is gone.
+/// Location of a flow, across shards; stale once the flow is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FlowRef {
     pub(super) shard: u16,
@@ -70,7 +70,7 @@ pub(super) struct FlowRef {
     pub(super) generation: u32,
 }
 
-/// A flow, laid out in the order in which a hit reads it: each cache line is dear among a million.
+/// Flow, laid out in the order in which a hit reads it: with a million flows, each cache line counts.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct FlowEntry<D> {
@@ -81,7 +81,7 @@ pub(super) struct FlowEntry<D> {
     track: ConnTrack,
     pub(super) refused: bool,
     pub(super) generation: u32,
-    /// What `seen` was when the flow was moved to the end of its list, or a little later.
+    /// Value of `seen` when the flow was moved to the end of its list, or a little later.
     moved: Tenths,
     pub(super) created: Tenths,
     pub(super) packets: [u64; 2],
@@ -90,7 +90,7 @@ pub(super) struct FlowEntry<D> {
     pub(super) reply: FlowKey,
     lists: u32,
     neighbours: ListLinks,
-    /// What each end of a TCP connection sent, until it is established.
+    /// What each end of a TCP connection sent, tracked until it is established.
     sent: [LastSequence; 2],
 }
 
@@ -139,12 +139,12 @@ impl<D> FlowEntry<D> {
         self.neighbours
     }
 
-    /// Whether the replies have a key that the packets' own does not give away.
+    /// Whether the reply key differs from the reversed original key.
     pub(super) fn rewritten(&self) -> bool {
         self.reply != self.original.reversed()
     }
 
-    /// Which end sends packets with this key.
+    /// Returns the side that sends packets with this key.
     #[inline]
     pub(super) fn side(&self, key: &FlowKey) -> Option<FlowDirection> {
         if self.original == *key {
@@ -194,7 +194,7 @@ struct IndexSlot {
 }
 
 impl IndexSlot {
-    /// A hash for the index, which wants entropy in the lowest and in the highest bits.
+    /// Returns a hash for the index, which wants entropy in the lowest and in the highest bits.
     fn hash(self) -> u64 {
         spread(self.tag)
     }
@@ -204,18 +204,18 @@ fn spread(tag: u32) -> u64 {
     u64::from(tag) << 32 | u64::from(tag)
 }
 
-/// What a key leads to.
+/// What an index entry refers to.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum IndexTarget {
     Flow(u32),
     Alias(FlowRef),
 }
 
-/// A flow that is no longer in its shard. What it holds is to be let go without the lock.
+/// Flow removed from its shard; to be dropped without the lock.
 #[derive(Debug)]
 pub(super) struct RemovedFlow<D> {
     pub(super) target: FlowRef,
-    /// The key of its alias.
+    /// Key of its alias.
     pub(super) alias: Option<FlowKey>,
     /// Held for its drop.
     _decision: D,
@@ -232,7 +232,7 @@ pub(super) struct Shard<D> {
 }
 
 impl<D> Shard<D> {
-    /// A shard with an index for this many flows; the index is all that it reserves.
+    /// Returns a shard with an index for this many flows; reserves only the index.
     pub(super) fn new(number: u16, flows: usize) -> Self {
         Shard {
             number,
@@ -265,7 +265,7 @@ impl<D> Shard<D> {
         }
     }
 
-    /// The counts of a link, and which lists here are its.
+    /// Returns the counts of a link, and the index of its lists in this shard.
     pub(super) fn lists_of(&mut self, link: LinkIndex, census: &FlowQuota) -> u32 {
         let links = &mut self.links;
         *self.by_link.entry(link).or_insert_with(|| {
@@ -278,7 +278,7 @@ impl<D> Shard<D> {
         Some(&self.links.get(lists as usize)?.usage)
     }
 
-    /// Stores a flow that was admitted and is not here.
+    /// Stores a flow that was admitted and is not in the shard.
     pub(super) fn store(&mut self, tag: u32, lists: u32, mut flow: FlowEntry<D>) -> FlowRef {
         flow.tag = tag;
         flow.lists = lists;
@@ -296,7 +296,7 @@ impl<D> Shard<D> {
         }
     }
 
-    /// Takes a flow out; `leave` changes the counts of its link.
+    /// Removes a flow; `leave` updates the counts of its link.
     pub(super) fn take(
         &mut self,
         at: u32,
@@ -325,7 +325,7 @@ impl<D> Shard<D> {
         })
     }
 
-    /// Makes `reply` lead to a flow of any shard.
+    /// Adds an alias from `reply` to a flow of any shard.
     pub(super) fn add_alias(&mut self, tag: u32, reply: FlowKey, target: FlowRef) {
         let (at, _) = self.aliases.insert(AliasEntry {
             reply,
@@ -337,7 +337,7 @@ impl<D> Shard<D> {
             .insert_unique(spread(tag), IndexSlot { tag, at }, |r| r.hash());
     }
 
-    /// Removes the alias, if it still leads to `target`.
+    /// Removes the alias if it still refers to `target`.
     pub(super) fn remove_alias(&mut self, tag: u32, reply: &FlowKey, target: FlowRef) {
         let aliases = &self.aliases;
         let found = self.refs.find_entry(spread(tag), |r| {
@@ -353,7 +353,7 @@ impl<D> Shard<D> {
         }
     }
 
-    /// Whether a key of this shard leads to the flow here, and to nothing else.
+    /// Whether a key of this shard refers to the flow here, and to nothing else.
     pub(super) fn leads_only_to(&self, tag: u32, key: &FlowKey, target: FlowRef) -> bool {
         self.is(target)
             && self.refs.iter_hash(spread(tag)).all(|r| {
@@ -373,7 +373,7 @@ impl<D> Shard<D> {
         self.flow(target).is_some()
     }
 
-    /// The flow, unless it is gone.
+    /// Returns the flow, unless it is gone.
     #[inline]
     pub(super) fn flow(&self, target: FlowRef) -> Option<&FlowEntry<D>> {
         let flow = self.flows.get(target.at)?;
@@ -397,7 +397,7 @@ impl<D> Shard<D> {
         }
     }
 
-    /// Moves a flow from `list` to the end of the list that its state asks for.
+    /// Moves a flow from `list` to the end of the list for its state.
     pub(super) fn relist(&mut self, at: u32, list: usize) {
         let Some(flow) = self.flows.get_mut(at) else {
             return;
@@ -410,7 +410,7 @@ impl<D> Shard<D> {
         }
     }
 
-    /// The flow of a link and group that was heard of longest ago.
+    /// Returns the least recently used flow of a link and group.
     pub(super) fn oldest(&self, link: LinkIndex, group: EvictionPriority) -> Option<u32> {
         let lists = self.links.get(*self.by_link.get(&link)? as usize)?;
         (0..LISTS_PER_LINK)
@@ -419,8 +419,8 @@ impl<D> Shard<D> {
             .min_by_key(|&at| self.flows.get(at).map(|flow| flow.moved))
     }
 
-    /// Takes flows out whose time is over, from the links `from..` on, until `budget` flows were looked at
-    /// closely; gives the links from which to go on, or `None` after the last.
+    /// Removes expired flows, starting at the lists of link `from`, until `budget` flows were checked. Returns the
+    /// link to continue with, or `None` after the last.
     pub(super) fn expire(
         &mut self,
         from: usize,
@@ -431,7 +431,7 @@ impl<D> Shard<D> {
         out: &mut Vec<RemovedFlow<D>>,
     ) -> Option<usize> {
         for lists in from..self.links.len() {
-            // Even links without flows take some time to be looked at.
+            // Even links without flows take time to check.
             budget = budget.saturating_sub(1);
             for list in 0..LISTS_PER_LINK {
                 while let Some(at) = self.links[lists].oldest(list) {
@@ -457,7 +457,7 @@ impl<D> Shard<D> {
         None
     }
 
-    /// What stands in the lists of all links, each neighbour checked: for tests.
+    /// Counts the flows in the lists of all links and verifies the links between them; for tests.
     #[cfg(test)]
     pub(super) fn listed(&self) -> usize {
         let lists = self

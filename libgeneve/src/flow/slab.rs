@@ -1,13 +1,12 @@
-//! Storage whose places have numbers, grows without moving what it holds, and never shrinks.
+//! Slab: indexed storage that grows without moving its values and never shrinks.
 //!
-//! It grows by a chunk at a time, so that neither an idle table costs memory nor a growing one a
-//! pause to copy. A place counts how often it was given up, so that a number kept elsewhere can be
-//! known to be out of date.
+//! It grows by a chunk at a time, so that an idle table costs no memory and a growing one no pause for copying. Each
+//! slot has a generation that changes when its value is removed, so that stale indices are detected.
 
 const SLAB_CHUNK: usize = 128;
 const SLAB_END: u32 = u32::MAX;
 
-/// What lies in a slab keeps its place's generation, where its own layout has room for it.
+/// Value that stores its slot's generation, where its own layout has room for it.
 pub(super) trait SlabItem {
     fn generation(&mut self) -> &mut u32;
 }
@@ -32,7 +31,7 @@ impl<T: SlabItem> Slab<T> {
         }
     }
 
-    /// One more than the highest number in use so far.
+    /// Returns one more than the highest index used so far.
     pub(super) fn end(&self) -> u32 {
         match self.chunks.last() {
             Some(last) => ((self.chunks.len() - 1) * SLAB_CHUNK + last.len()) as u32,
@@ -64,7 +63,7 @@ impl<T: SlabItem> Slab<T> {
         }
     }
 
-    /// Stores a value; gives its number and the place's generation.
+    /// Stores a value; returns its index and the slot's generation.
     pub(super) fn insert(&mut self, mut value: T) -> (u32, u32) {
         let at = self.free;
         if let Some(place) = self.place_mut(at)

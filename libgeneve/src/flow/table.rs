@@ -1,12 +1,11 @@
-//! The flow table: what was decided about each flow, for all packets after the first.
+//! Flow table: the decision for each flow, for all packets after the first.
 //!
-//! Owns looking up and removing, and the rule that no thread ever holds two shards' locks.
-//! [`admission`](super::admission) brings flows in, [`upkeep`](super::upkeep) lists and ends them.
-//! What a decision says is not the table's to understand.
+//! Does lookup and removal, and ensures that no thread ever holds two shards' locks. [`admission`](super::admission)
+//! inserts flows, [`upkeep`](super::upkeep) lists and ends them. The table does not interpret decisions.
 //!
-//! A flow that is not rewritten is one entry, found by the keys of both directions, which share a
-//! hash. The replies of a rewritten flow have a key of their own, and perhaps come by another link:
-//! an alias under that key leads to the entry.
+//! A flow that is not rewritten is one entry, found by the keys of both directions, which share a hash. Replies of a
+//! rewritten flow have a key of their own, and perhaps arrive on another link: an alias under that key refers to the
+//! entry.
 
 use std::sync::PoisonError;
 
@@ -23,20 +22,20 @@ use crate::time::Now;
 /// Shards of a large table; a small one has fewer, so that each has a thousand flows.
 const MAX_TABLE_SHARDS: usize = 64;
 const FLOWS_PER_SHARD: usize = 1024;
-/// How often an operation begins again because other threads took what it had found.
+/// How often an operation retries because other threads took what it had found.
 pub(super) const ATTEMPTS: usize = 4;
 
-/// The bounds of a flow table.
+/// Limits of a flow table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowLimits {
-    /// Flows of all links together, at most.
+    /// Maximum number of flows of all links.
     pub flows: usize,
-    /// Idle times after which flows end.
+    /// Idle timeouts of flows.
     pub timeouts: Timeouts,
 }
 
 impl Default for FlowLimits {
-    /// 262,144 flows, as Linux' connection tracking has.
+    /// 262,144 flows, as in Linux connection tracking.
     fn default() -> Self {
         FlowLimits {
             flows: 262_144,
@@ -45,27 +44,27 @@ impl Default for FlowLimits {
     }
 }
 
-/// A flow as the table found it.
+/// Flow found in the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundFlow<D> {
-    /// The end that sends packets with the key that was looked up.
+    /// Side that sends packets with the key that was looked up.
     pub side: FlowDirection,
-    /// The key of the packets that began the flow.
+    /// Key of the packets in the original direction.
     pub original: FlowKey,
-    /// The key of the replies, as they arrive.
+    /// Key of the replies, as they arrive.
     pub reply: FlowKey,
-    /// The epoch in which the decision was made.
+    /// Epoch of the decision.
     pub epoch: u64,
-    /// The decision.
+    /// Decision.
     pub decision: D,
 }
 
-/// What [`FlowTable::hit`] found.
+/// Result of [`FlowTable::hit`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FlowLookup<R, D> {
-    /// A flow of this epoch, and what the caller read of it.
+    /// Flow of this epoch, with what the caller read from it.
     Hit(R),
-    /// A flow of another epoch: decide again, then [`FlowTable::renew`] it.
+    /// Flow of another epoch: decide again, then [`FlowTable::renew`] it.
     Stale(FoundFlow<D>),
     /// No flow: decide, then [`FlowTable::insert`] one.
     Miss,
@@ -79,7 +78,7 @@ pub(super) struct TableCounters {
     pub(super) expired: AtomicU64,
 }
 
-/// One lock's worth; alone on its cache lines, because neighbours belong to other workers.
+/// Shard with its lock, on cache lines of its own because neighbouring shards are used by other workers.
 #[derive(Debug)]
 #[repr(align(128))]
 struct LockedShard<D>(Mutex<Shard<D>>);
@@ -91,11 +90,11 @@ pub(super) struct KeyLocation {
     pub(super) tag: u32,
 }
 
-/// A bounded table of flows, each with a decision `D`, shared by all workers.
+/// Bounded table of flows, each with a decision `D`, shared by all workers.
 ///
-/// A decision is stored inside its entry and is dropped without a lock being held, so it may own
-/// things that take locks of their own when they go. Closures that a method calls run under a
-/// shard's lock and must not use the table; a panic in one leaves the table usable.
+/// A decision is stored inside its entry and dropped without a lock held, so it may own things that take locks when
+/// dropped. Closures passed to methods run under a shard's lock and must not use the table; a panic in one leaves the
+/// table usable.
 #[derive(Debug)]
 pub struct FlowTable<D> {
     secret: [u64; 2],
@@ -106,14 +105,14 @@ pub struct FlowTable<D> {
 }
 
 impl<D: Clone> FlowTable<D> {
-    /// An empty table. `secret` keys its hashes: draw it from the system's random source.
+    /// Returns an empty table. `secret` keys its hashes: draw it from the system's random source.
     #[must_use]
     pub fn new(limits: FlowLimits, secret: [u64; 2]) -> Self {
         let count = (limits.flows / FLOWS_PER_SHARD).clamp(1, MAX_TABLE_SHARDS);
         // Rounded down: at least a thousand flows each.
         let count = 1 << count.ilog2();
         let shard = |number| {
-            // Shards are not filled evenly; an index that is too small grows when it has to.
+            // Shards do not fill evenly; an index that is too small grows when needed.
             let flows = limits.flows / count + limits.flows / count / 8;
             LockedShard(Mutex::new(Shard::new(number as u16, flows)))
         };
@@ -128,23 +127,23 @@ impl<D: Clone> FlowTable<D> {
         }
     }
 
-    /// Changes the bounds. Flows beyond a lower one stay until they end or are evicted.
+    /// Changes the limits. Flows above a lower limit stay until they end or are evicted.
     pub fn set_limits(&self, limits: &FlowLimits) {
         self.census.set_limit(limits.flows);
         self.timeouts.set(&limits.timeouts);
     }
 
-    /// Announces how many links share the table, so that each finds its part free when it comes.
-    /// Links count from their first flow on without it.
+    /// Announces how many links share the table, so that each finds its fair share free from the start. Otherwise a
+    /// link counts from its first flow on.
     pub fn set_links(&self, links: u32) {
         self.census.announce(links);
     }
 
     /// Looks up the flow of a packet.
     ///
-    /// A flow of `epoch` counts the packet, follows its TCP flags, and gives what `read` makes of the
-    /// side that sent it, the original and the reply key, and the decision. A flow of another epoch is
-    /// given as it is and not changed. A flow whose time is over is ended and missed.
+    /// If the flow is of `epoch`, counts the packet, tracks its TCP flags, and returns the result of `read` for the
+    /// sending side, the original and the reply key, and the decision. A flow of another epoch is returned unchanged.
+    /// An expired flow is ended and counts as a miss.
     #[inline]
     pub fn hit<R>(
         &self,
@@ -164,10 +163,10 @@ impl<D: Clone> FlowTable<D> {
         )
     }
 
-    /// Like [`FlowTable::hit`], but `read` also says whether the packet is one of the flow's: one that is not, such as
-    /// one in another's name, is not counted, and its TCP flags change nothing. And a flow of another epoch stays as it is
-    /// if `holds` says of its two keys, its decision and its epoch that the decision would be the same today; it is one of
-    /// `epoch` then.
+    /// Like [`FlowTable::hit`], but `read` also says whether the packet belongs to the flow: one that does not, such
+    /// as a forged one, is not counted and its TCP flags are ignored. If `holds` finds, from the flow's two keys,
+    /// decision and epoch, that the decision would be the same today, a flow of another epoch is moved to `epoch`
+    /// unchanged.
     #[inline]
     pub fn hit_where<R>(
         &self,
@@ -228,7 +227,7 @@ impl<D: Clone> FlowTable<D> {
         FlowLookup::Hit(result)
     }
 
-    /// Whether a key is one of a flow's, of either side, whatever its epoch and age.
+    /// Whether a key belongs to a flow, on either side, regardless of epoch and age.
     #[must_use]
     pub fn contains(&self, key: &FlowKey) -> bool {
         self.locate(key).is_some_and(|target| {
@@ -238,7 +237,7 @@ impl<D: Clone> FlowTable<D> {
         })
     }
 
-    /// The flow of a key of either side, whatever its epoch and age. Changes nothing.
+    /// Returns the flow of a key of either side, regardless of epoch and age. Changes nothing.
     #[must_use]
     pub fn peek(&self, key: &FlowKey) -> Option<FoundFlow<D>> {
         let target = self.locate(key)?;
@@ -273,7 +272,7 @@ impl<D: Clone> FlowTable<D> {
 
     #[inline]
     pub(super) fn lock(&self, shard: u16) -> MutexGuard<'_, Shard<D>> {
-        // The number is always in range; the mask says so to the compiler.
+        // The number is always in range; the mask shows that to the compiler.
         let number = usize::from(shard) & (self.shards.len() - 1);
         self.shards[number]
             .0
@@ -281,7 +280,7 @@ impl<D: Clone> FlowTable<D> {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where the flow of a key of either side is.
+    /// Locates the flow of a key of either side.
     pub(super) fn locate(&self, key: &FlowKey) -> Option<FlowRef> {
         let place = self.place(key);
         let shard = self.lock(place.shard);
@@ -295,8 +294,7 @@ impl<D: Clone> FlowTable<D> {
         }
     }
 
-    /// Whether no live flow has this key; ends one whose time is over and removes an alias that leads
-    /// nowhere.
+    /// Whether no live flow has this key; ends an expired one and removes a dangling alias.
     pub(super) fn is_free(&self, key: &FlowKey, now: Now) -> bool {
         let Some(target) = self.locate(key) else {
             return true;
@@ -320,7 +318,7 @@ impl<D: Clone> FlowTable<D> {
         true
     }
 
-    /// Takes a flow out and counts it out.
+    /// Removes a flow and updates the counts.
     pub(super) fn end(&self, target: FlowRef) -> bool {
         let mut shard = self.lock(target.shard);
         let taken = if shard.is(target) {
@@ -334,7 +332,7 @@ impl<D: Clone> FlowTable<D> {
         ended
     }
 
-    /// Lets go of what flows held that were taken out; the caller holds no lock.
+    /// Drops removed flows and their aliases; the caller must not hold a lock.
     pub(super) fn release(&self, taken: impl IntoIterator<Item = RemovedFlow<D>>) {
         for flow in taken {
             if let Some(reply) = flow.alias {
@@ -349,7 +347,7 @@ impl<D: Clone> FlowTable<D> {
             .remove_alias(place.tag, reply, target);
     }
 
-    /// The number of flows of a link.
+    /// Returns the number of flows of a link.
     #[must_use]
     pub fn link_flows(&self, link: LinkIndex) -> usize {
         self.census.find(link).map_or(0, |usage| usage.flows())

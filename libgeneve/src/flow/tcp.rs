@@ -1,29 +1,28 @@
-//! Where a flow is in its life, as far as a host in the middle can tell.
+//! Flow state tracking, as far as a middlebox can tell.
 //!
-//! TCP is followed loosely: by flags and by who sent them, so that a connection picked up in its
-//! middle works. Sequence numbers decide one thing, whether a connection is established: each end must
-//! have sent a SYN or data, and the other acknowledged it within a window. Bare ACKs, and what one end
-//! makes up alone, are never worth the long life of a connection. New connections by the numbers of an old one are
-//! told as Linux tells them (net/netfilter/nf_conntrack_proto_tcp.c): a SYN begins one at once where the
-//! old one is closed, and elsewhere once the other end answers it with SYN and ACK. Datagram
-//! protocols only know whether they were answered. Leaves to [`timeouts`](super::timeouts) how long
-//! each state may last.
+//! TCP is tracked loosely, by flags and by their sender, so that a connection picked up midway works. Sequence
+//! numbers decide only whether a connection is established: each end must have sent a SYN or data that the other
+//! acknowledged within a window. Bare ACKs, and segments that one end makes up alone, never earn the long timeout of
+//! an established connection. A new connection with the addresses and ports of an old one is detected as in Linux
+//! (net/netfilter/nf_conntrack_proto_tcp.c): a SYN begins one at once if the old one is closed, otherwise once the
+//! other end answers with a SYN-ACK. Datagram protocols only track whether they were answered. The timeout of each
+//! state is up to [`timeouts`](super::timeouts).
 
 use crate::wire::ip::protocol;
 use crate::wire::packet::{Packet, Transport};
 use crate::wire::transport::TcpFlags;
 
-/// Which end of a flow sent a packet.
+/// End of a flow that sent a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FlowDirection {
     /// The end whose packet began the flow.
     Original,
-    /// The end that answers.
+    /// The end that replies.
     Reply,
 }
 
 impl FlowDirection {
-    /// The other end.
+    /// Returns the other end.
     #[inline]
     #[must_use]
     pub const fn other(self) -> FlowDirection {
@@ -38,7 +37,7 @@ impl FlowDirection {
     }
 }
 
-/// How far a flow has come.
+/// State of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum FlowState {
@@ -46,7 +45,7 @@ pub enum FlowState {
     SynSent,
     /// TCP: the other end has answered it with a SYN.
     SynReceived,
-    /// TCP: seen in its middle, and not yet known to be one that both ends keep.
+    /// TCP: picked up midway, and not yet known to be kept by both ends.
     PickedUp,
     /// TCP: each end has sent a SYN or data, and the other has acknowledged it.
     Established,
@@ -54,9 +53,9 @@ pub enum FlowState {
     FinWait,
     /// TCP: both ends have sent a FIN, or one an RST.
     Closed,
-    /// UDP that was not answered.
+    /// Unanswered UDP.
     Udp,
-    /// UDP that was answered.
+    /// Answered UDP.
     UdpReplied,
     /// ICMP or ICMPv6.
     Icmp,
@@ -65,7 +64,7 @@ pub enum FlowState {
 }
 
 impl FlowState {
-    /// Every state, in the order of its number.
+    /// All states, in numerical order.
     pub const ALL: [FlowState; 10] = [
         FlowState::SynSent,
         FlowState::SynReceived,
@@ -79,7 +78,7 @@ impl FlowState {
         FlowState::Other,
     ];
 
-    /// The name that the command line and JSON show: lower case, hyphens.
+    /// Returns the name shown on the command line and in JSON: lower case, with hyphens.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -103,21 +102,21 @@ impl std::fmt::Display for FlowState {
     }
 }
 
-/// What the state of a flow depends on of a TCP segment. Of a super-packet it is all that its one header stands for.
+/// Fields of a TCP segment that drive the flow state. A super-packet counts as one segment with all of its payload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpSegment {
-    /// The flag bits.
+    /// Flag bits.
     pub flags: TcpFlags,
-    /// The sequence number.
+    /// Sequence number.
     pub seq: u32,
-    /// The acknowledgment number.
+    /// Acknowledgment number.
     pub ack: u32,
-    /// Bytes of payload.
+    /// Payload length in bytes.
     pub len: u16,
 }
 
 impl TcpSegment {
-    /// The segment in a packet; `None` for other protocols, and where its header cannot be read.
+    /// Returns the segment of a packet; `None` for other protocols, and if the header cannot be read.
     #[inline]
     #[must_use]
     pub fn of(packet: &Packet) -> Option<TcpSegment> {
@@ -134,7 +133,7 @@ impl TcpSegment {
         }
     }
 
-    /// The sequence number after it: SYN and FIN have one each (RFC 9293 section 3.4).
+    /// Returns the sequence number after the segment; SYN and FIN count as one each (RFC 9293 section 3.4).
     fn end(&self) -> u32 {
         let one = |flag| u32::from(self.flags.contains(flag));
         let len = u32::from(self.len) + one(TcpFlags::SYN) + one(TcpFlags::FIN);
@@ -142,19 +141,18 @@ impl TcpSegment {
     }
 }
 
-/// The largest window (RFC 7323 section 2.3), in bytes: numbers further apart are not of one connection.
+/// Largest window in bytes (RFC 7323 section 2.3): sequence numbers further apart belong to different connections.
 const LARGEST_WINDOW: u32 = 1 << 30;
 
-/// What is acknowledged is at most so many bytes behind what was sent: as much as a fast connection has under way.
+/// How many bytes an acknowledgment may be behind what was sent: as much as a fast connection has in flight.
 const UNDER_WAY: u32 = 1 << 24;
 
-/// The sequence number after the last SYN or data that one end was seen to send; 0 where it sent none. A flow has room for
-/// no more.
+/// Sequence number after the last SYN or data that one end sent; 0 if it sent none. A flow has no room for more.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LastSequence(u32);
 
 impl LastSequence {
-    /// One more segment. One that is further away than any window is another connection's.
+    /// Adds a segment. One further away than any window belongs to another connection.
     fn add(&mut self, segment: &TcpSegment) {
         let end = segment.end();
         if end == segment.seq {
@@ -166,7 +164,7 @@ impl LastSequence {
         }
     }
 
-    /// Whether this acknowledges something that was sent within a window, and nothing that was not.
+    /// Whether `ack` acknowledges something sent within a window, and nothing that was not sent.
     fn acknowledged(self, ack: u32) -> bool {
         self.0 != 0 && self.0.wrapping_sub(ack) < UNDER_WAY
     }
@@ -176,15 +174,15 @@ const HEARD_BOTH: u8 = 0b0011;
 const FINISHED: u8 = 0b1100;
 const ACKNOWLEDGED: u8 = 0b1100_0000;
 
-/// A flow's state and what it takes to move on.
+/// State of a flow, with what its transitions depend on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnTrack {
     pub(super) state: FlowState,
-    /// Who sent the SYN that is being answered.
+    /// Sender of the SYN that is being answered.
     opener: FlowDirection,
-    /// Bits 0 and 1: sides of which a segment other than SYN and RST was seen. Bits 2 and 3: sides
-    /// that sent a FIN. Bits 4 and 5: sides that sent a SYN on a connection that is not closed, whose receiver decides
-    /// whether to believe it. Bits 6 and 7: sides of which the other end has acknowledged a SYN or data.
+    /// Bits 0 and 1: sides that sent a segment other than SYN and RST. Bits 2 and 3: sides that sent a FIN. Bits 4
+    /// and 5: sides that sent a SYN on a connection that is not closed; the receiver decides whether to accept it.
+    /// Bits 6 and 7: sides whose SYN or data the other end has acknowledged.
     ends: u8,
 }
 
@@ -223,7 +221,8 @@ impl ConnTrack {
         track
     }
 
-    /// What a further packet of `side` changes. `tcp` is the TCP segment; `sent` what both ends sent before.
+    /// Updates the state for a further packet from `side`. `tcp` is its TCP segment, `sent` what both ends sent
+    /// before.
     #[inline]
     pub(super) fn step(
         &mut self,
@@ -237,7 +236,7 @@ impl ConnTrack {
             }
             (FlowState::Udp | FlowState::UdpReplied | FlowState::Icmp | FlowState::Other, _)
             | (_, None) => {}
-            // What nearly every segment is.
+            // The most common case by far.
             (FlowState::Established, Some(segment))
                 if !segment
                     .flags
@@ -281,7 +280,7 @@ impl ConnTrack {
             self.state = FlowState::SynReceived;
             self.follow(side, segment, sent);
         } else if self.ends & side.other().bit() << 4 != 0 {
-            // The receiver had no connection, or none that it would keep.
+            // The receiver had no connection, or gave it up for the new one.
             self.begin(FlowState::SynReceived, side.other());
             self.answer_syn(side, segment, sent);
         } else if self.state == FlowState::SynReceived {
@@ -289,7 +288,7 @@ impl ConnTrack {
         }
     }
 
-    /// `segment` answers a SYN whose number was not noted: it is the one before what is acknowledged.
+    /// Handles a SYN-ACK for a SYN whose sequence number was not recorded: it is one less than the acknowledgment.
     fn answer_syn(
         &mut self,
         side: FlowDirection,
@@ -301,7 +300,7 @@ impl ConnTrack {
         self.ends |= side.other().bit() << 6;
     }
 
-    /// Another connection by the same numbers.
+    /// Starts over for a new connection with the same addresses and ports.
     fn begin(&mut self, state: FlowState, opener: FlowDirection) {
         *self = ConnTrack {
             state,
@@ -310,7 +309,7 @@ impl ConnTrack {
         };
     }
 
-    /// Notes what `side` sends, and whether it acknowledges what the other end has sent.
+    /// Records what `side` sends, and whether it acknowledges what the other end sent.
     fn follow(&mut self, side: FlowDirection, segment: &TcpSegment, sent: &mut [LastSequence; 2]) {
         sent[side as usize].add(segment);
         let other = side.other();
@@ -338,7 +337,7 @@ impl ConnTrack {
             FlowState::SynReceived if acknowledged && self.ends & self.opener.bit() != 0 => {
                 self.state = FlowState::Established;
             }
-            // After an RST that its receiver did not believe, both ends go on.
+            // After an RST that its receiver did not accept, both ends go on.
             FlowState::SynSent | FlowState::PickedUp | FlowState::Closed
                 if acknowledged && heard_both =>
             {

@@ -9,8 +9,8 @@ const RST: TcpFlags = TcpFlags::RST;
 const FIN: TcpFlags = TcpFlags(0x11);
 const SYN_ACK: TcpFlags = TcpFlags(0x12);
 
-/// Two ends that send what they are told to, one byte in each segment that is not a SYN, an RST or a FIN, and
-/// acknowledge all that the other has sent.
+/// Generator for the segments of two ends: one byte in each segment that is not a SYN, an RST or a FIN, acknowledging
+/// everything that the other has sent.
 struct TcpExchange {
     next: [u32; 2],
 }
@@ -30,7 +30,7 @@ impl TcpExchange {
 }
 
 fn after(first: TcpFlags, rest: &[(FlowDirection, TcpFlags)]) -> FlowState {
-    // Numbers that wrap around.
+    // Sequence numbers that wrap around.
     let next = [u32::MAX - 2, 77];
     let (mut talk, mut sent) = (TcpExchange { next }, Default::default());
     let mut track = ConnTrack::new(protocol::TCP, Some(&talk.segment(A, first)), &mut sent);
@@ -82,7 +82,7 @@ fn data_that_the_other_end_did_not_acknowledge_counts_for_nothing() {
     let data = |seq, ack| numbered(ACK, seq, ack, 100);
     let one_end = [(A, data(1000, 1)), (A, data(1100, 2)), (A, data(1200, 3))];
     assert_eq!(after_segments(&one_end), FlowState::PickedUp);
-    // Made up, beyond what was sent, and before it.
+    // Forged acknowledgments: before what was sent, and beyond it.
     for made_up in [0xff00_0000, 1101, 0x8000_0000] {
         let steps = [
             (A, data(1000, 50)),
@@ -122,7 +122,7 @@ fn a_connection_by_other_numbers_is_followed_from_where_it_is() {
         (A, data(1100, 150)),
     ];
     assert_eq!(after_segments(&steps), FlowState::Established);
-    // What is late, or sent again, changes nothing.
+    // Late and retransmitted segments change nothing.
     let mut sent = LastSequence::default();
     for (seq, to) in [
         (1000, 1100),
@@ -188,8 +188,8 @@ fn two_fins_or_one_reset_close_and_a_syn_opens_again() {
     assert_eq!(after(RST, &[]), FlowState::Closed);
 }
 
-/// Linux' table of transitions (`tcp_conntracks` in net/netfilter/nf_conntrack_proto_tcp.c) where it says what a SYN or a
-/// SYN-ACK does to a connection that is known, by how it came to the state.
+/// Linux's transition table (`tcp_conntracks` in net/netfilter/nf_conntrack_proto_tcp.c) for a SYN or a SYN-ACK on a
+/// known connection, by the segments that led to each state.
 #[test]
 fn a_syn_on_a_known_connection_does_what_linux_documents() {
     type TcpScript = [(FlowDirection, TcpFlags)];
@@ -254,7 +254,7 @@ fn a_syn_on_a_known_connection_does_what_linux_documents() {
             FlowState::SynSent,
         ),
         ("sCL syn -> sSS", &reset, &[(A, SYN)], FlowState::SynSent),
-        // A SYN-ACK that acknowledges a SYN which was ignored: both ends are in sync, and it is a new connection.
+        // A SYN-ACK for an ignored SYN: both ends are in sync, on a new connection.
         (
             "sES syn synack -> sSR",
             established,
@@ -279,21 +279,21 @@ fn a_syn_on_a_known_connection_does_what_linux_documents() {
             &[(A, SYN), (B, SYN_ACK)],
             FlowState::SynReceived,
         ),
-        // Whoever began the old one need not begin the new one.
+        // Either end may begin the new connection.
         (
             "sFW syn synack -> sSR",
             &fin_wait,
             &[(B, SYN), (A, SYN_ACK)],
             FlowState::SynReceived,
         ),
-        // The SYN's own sender does not answer it.
+        // The sender of the SYN does not answer it.
         (
             "sFW syn synack -> sIG",
             &fin_wait,
             &[(A, SYN), (A, SYN_ACK)],
             FlowState::FinWait,
         ),
-        // An ACK that challenges the SYN (RFC 5961 section 4) leaves all as it is; the RST that follows does not.
+        // A challenge ACK (RFC 5961 section 4) changes nothing; the RST that follows it does.
         (
             "sCW syn ack -> sCW",
             &close_wait,
@@ -325,11 +325,11 @@ fn a_connection_that_began_anew_lives_as_any_other() {
     let with = |more: &[(FlowDirection, TcpFlags)]| after(SYN, &[&old[..], more].concat());
     let anew = [(A, SYN), (B, SYN_ACK), (A, ACK)];
     assert_eq!(with(&anew), FlowState::Established);
-    // The FIN of the old one is not counted again.
+    // The FIN of the old connection does not count again.
     assert_eq!(with(&[&anew[..], &[(B, FIN)]].concat()), FlowState::FinWait);
     let closed = [&anew[..], &[(B, FIN), (A, FIN)]].concat();
     assert_eq!(with(&closed), FlowState::Closed);
-    // An old SYN is not answered by a SYN-ACK of the connection after it.
+    // A later SYN-ACK does not answer a SYN from before the reset.
     let late = [(A, SYN), (A, RST), (A, ACK), (B, ACK), (B, SYN_ACK)];
     assert_eq!(with(&late), FlowState::FinWait);
 }

@@ -1,4 +1,4 @@
-//! How long a flow of which nothing is heard is kept.
+//! Idle timeouts of flows.
 
 use std::time::Duration;
 
@@ -7,28 +7,28 @@ use super::tcp::FlowState;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::time::Now;
 
-/// Idle times after which a flow ends. The defaults are those of Linux' connection tracking.
+/// Idle times after which a flow ends. The defaults are those of Linux connection tracking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// A TCP connection of which only one end was heard. 120 s.
+    /// TCP connection of which only one end has been seen. 120 s.
     pub syn: Duration,
-    /// A TCP connection whose SYN was answered and not yet confirmed. 60 s.
+    /// TCP connection whose SYN was answered but not yet confirmed. 60 s.
     pub syn_ack: Duration,
-    /// An established TCP connection. 5 days.
+    /// Established TCP connection. 5 days.
     pub established: Duration,
-    /// A TCP connection that one end has closed. 120 s.
+    /// TCP connection closed by one end. 120 s.
     pub fin: Duration,
-    /// A TCP connection that both ends have closed, or one has reset. 10 s.
+    /// TCP connection closed by both ends, or reset. 10 s.
     pub closed: Duration,
-    /// UDP that was not answered. 30 s.
+    /// Unanswered UDP. 30 s.
     pub udp: Duration,
-    /// UDP that was answered. 120 s.
+    /// Answered UDP. 120 s.
     pub udp_replied: Duration,
     /// ICMP and ICMPv6. 30 s.
     pub icmp: Duration,
     /// Any other protocol. 600 s.
     pub other: Duration,
-    /// A flow of any protocol whose packets are dropped. 30 s.
+    /// Refused flow of any protocol. 30 s.
     pub refused: Duration,
 }
 
@@ -50,7 +50,7 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    /// The idle time that ends a flow in `state`.
+    /// Returns the idle timeout of a flow in `state`.
     #[must_use]
     pub fn of(&self, state: FlowState) -> Duration {
         match state {
@@ -67,7 +67,7 @@ impl Timeouts {
     }
 }
 
-/// The timeouts in force, in nanoseconds by list, for readers that take no lock.
+/// Current timeouts, in nanoseconds by list, readable without a lock.
 #[derive(Debug, Default)]
 pub(super) struct AtomicTimeouts([AtomicU64; LISTS_PER_LINK]);
 
@@ -84,7 +84,7 @@ impl AtomicTimeouts {
         Duration::from_nanos(self.0[list].load(Relaxed))
     }
 
-    /// When a flow of this list that was last heard of at `seen` ends.
+    /// Returns when a flow of this list that was last seen at `seen` ends.
     #[inline]
     pub(super) fn end(&self, list: usize, seen: Now) -> Now {
         Now(seen.0.saturating_add(self.0[list].load(Relaxed)))

@@ -1,6 +1,6 @@
-//! Tunnel endpoints, and what the underlay taught about them.
+//! Tunnel endpoints, and what was learned about them from the underlay.
 //!
-//! Which VPCs know a host is [`link`](crate::link)'s to say.
+//! Which VPCs know a host is up to [`link`](crate::link).
 
 mod path_mtu;
 
@@ -13,15 +13,15 @@ pub use self::path_mtu::{PathMtu, PathMtuEvidence, PathMtuReport, REPORT_LIFETIM
 use crate::time::Now;
 use crate::wire::encapsulation::InnerProtocol;
 
-/// Which datagrams to a host must be whole when they leave: each by itself, and with finished checksums, because nothing
-/// on the way to the host's program would cut and finish them.
+/// Which datagrams to a host must leave as single packets with finished checksums, because nothing on the way to the
+/// receiving program would segment or finish them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum OffloadNeeds {
-    /// None: a network card or the receiver's kernel does what is left to do.
+    /// None: a network card or the receiver's kernel does the rest.
     #[default]
     None,
-    /// Those that carry Ethernet frames, which a switch in user space may be the receiver of.
+    /// Those that carry Ethernet frames, whose receiver may be a switch in user space.
     Frames,
     /// All of them.
     All,
@@ -30,22 +30,22 @@ pub enum OffloadNeeds {
 /// A tunnel endpoint (the RFC's NVE), known by its underlay address.
 #[derive(Debug)]
 pub struct Host {
-    /// A small number, unique among the hosts of one daemon.
+    /// Small ID, unique among the hosts of a daemon.
     pub id: u32,
     /// The underlay address.
     pub addr: IpAddr,
-    /// The MTU of the path there.
+    /// Path MTU to the host.
     pub path: PathMtu,
     no_gso: AtomicBool,
     whole: AtomicU8,
     heard: AtomicU64,
 }
 
-/// A host that was heard of less long ago is not noted again: all workers share the place.
+/// Minimum interval between updates of the time a host was last heard, because all workers share the cache line.
 const HEARD_STEP_NANOS: u64 = 100_000_000;
 
 impl Host {
-    /// A host of which nothing was learned yet.
+    /// Returns a host about which nothing was learned yet.
     #[must_use]
     pub fn new(id: u32, addr: IpAddr) -> Self {
         Host {
@@ -58,7 +58,7 @@ impl Host {
         }
     }
 
-    /// The path MTU that the underlay reported, in bytes of outer IP packet.
+    /// Returns the path MTU reported by the underlay, in bytes of outer IP packet.
     #[inline]
     #[must_use]
     pub fn path_mtu(&self) -> Option<u32> {
@@ -77,24 +77,24 @@ impl Host {
         }
     }
 
-    /// Sets a path MTU in bytes of outer IP packet that nobody reported; `None` forgets it.
+    /// Sets a path MTU, in bytes of outer IP packet, without a report; `None` clears it.
     pub fn set_path_mtu(&self, mtu: Option<u32>) {
         self.path.set_reported(mtu);
     }
 
-    /// Whether trains to this host may use `UDP_SEGMENT`.
+    /// Whether `UDP_SEGMENT` may be used for trains to this host.
     #[inline]
     #[must_use]
     pub fn gso(&self) -> bool {
         !self.no_gso.load(Relaxed)
     }
 
-    /// Switches `UDP_SEGMENT` on or off for this host.
+    /// Enables or disables `UDP_SEGMENT` for this host.
     pub fn set_gso(&self, on: bool) {
         self.no_gso.store(!on, Relaxed);
     }
 
-    /// Notes that a datagram came from this host, whose address may be forged.
+    /// Records that a datagram came from this host's address, which may be forged.
     #[inline]
     pub fn note_received(&self, now: Now) {
         let before = self.heard.load(Relaxed);
@@ -103,7 +103,7 @@ impl Host {
         }
     }
 
-    /// When a datagram came from this host last, to a second; `None` where none did.
+    /// Returns when a datagram last came from this host, accurate to a second; `None` if none did.
     #[must_use]
     pub fn last_received(&self) -> Option<Now> {
         Some(self.heard.load(Relaxed))
@@ -111,7 +111,7 @@ impl Host {
             .map(Now)
     }
 
-    /// Whether datagrams with `inner` must be whole when they leave for this host.
+    /// Whether datagrams that carry `inner` must leave for this host as single packets with finished checksums.
     #[inline]
     #[must_use]
     pub fn needs_whole(&self, inner: InnerProtocol) -> bool {
@@ -120,13 +120,14 @@ impl Host {
             || (whole == OffloadNeeds::Frames as u8 && inner == InnerProtocol::Ethernet)
     }
 
-    /// Sets which datagrams must be whole from now on.
+    /// Sets which datagrams must leave as single packets with finished checksums.
     pub fn set_offload_needs(&self, whole: OffloadNeeds) {
         self.whole.store(whole as u8, Relaxed);
     }
 }
 
-/// Hands out one [`Host`] for each underlay address, so that what was learned survives a change of configuration.
+/// Registry of hosts: one [`Host`] per underlay address, so that what was learned survives a change of the
+/// configuration.
 #[derive(Debug, Default)]
 pub struct HostRegistry {
     hosts: HashMap<IpAddr, Arc<Host>>,
@@ -134,7 +135,7 @@ pub struct HostRegistry {
 }
 
 impl HostRegistry {
-    /// The host of this address, made where it is new.
+    /// Returns the host with this address; creates it if it is new.
     pub fn host(&mut self, addr: IpAddr) -> Arc<Host> {
         let next = &mut self.next;
         let host = self.hosts.entry(addr).or_insert_with(|| {
@@ -144,18 +145,18 @@ impl HostRegistry {
         Arc::clone(host)
     }
 
-    /// The host of this address, if there is one.
+    /// Returns the host with this address, if there is one.
     #[must_use]
     pub fn find(&self, addr: IpAddr) -> Option<&Arc<Host>> {
         self.hosts.get(&addr)
     }
 
-    /// Every host, in no order.
+    /// Returns all hosts, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Host>> {
         self.hosts.values()
     }
 
-    /// Forgets the hosts that nobody else holds.
+    /// Removes the hosts that are not in use.
     pub fn prune(&mut self) {
         self.hosts.retain(|_, host| Arc::strong_count(host) > 1);
     }

@@ -1,7 +1,8 @@
-//! The path MTU to one host: what this host's route allows, and what an ICMP error reported of the rest of the way.
+//! Path MTU to one host: the MTU of the local route, and the MTU that an ICMP error reported for the rest of the
+//! path.
 //!
-//! Owns for how long a report holds and what it never goes below. Whether it is believed is decided before
-//! ([`datapath::judge_icmp_error`](crate::datapath::judge_icmp_error)).
+//! Owns how long a report is valid, and its lower bound. Whether it is believed is decided by
+//! [`datapath::judge_icmp_error`](crate::datapath::judge_icmp_error).
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -11,74 +12,74 @@ use std::time::Duration;
 use crate::mtu::MIN_IPV6;
 use crate::time::Now;
 
-/// For how long a report holds: ten minutes (RFC 1191 section 6.3, RFC 8201 section 4).
+/// How long a report is valid: ten minutes (RFC 1191 section 6.3, RFC 8201 section 4).
 pub const REPORT_LIFETIME: Duration = Duration::from_secs(600);
-/// What no report over IPv4 goes below unless the operator says otherwise: what every host takes (RFC 791
-/// section 3.1).
+/// Lower bound of reports over IPv4 unless the operator sets another: the packet size that every host must accept
+/// (RFC 791 section 3.1).
 pub const MIN_PATH_MTU_V4: u32 = 576;
 
 /// Why a reported path MTU is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathMtuEvidence {
-    /// The error quotes a packet of a flow that is there, longer than the reported MTU.
+    /// The error quotes a packet of an existing flow, longer than the reported MTU.
     Flow,
-    /// A datagram that is longer than the reported MTU left lately from the quoted port.
+    /// A datagram longer than the reported MTU was recently sent from the quoted port.
     Length,
 }
 
-/// A reported path MTU that is believed.
+/// An accepted path MTU report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PathMtuReport {
-    /// The MTU that is sent by, in bytes of outer IP packet.
+    /// The MTU to use, in bytes of outer IP packet.
     pub mtu: u32,
-    /// What the error said; less than `mtu` where that is the least that is believed.
+    /// The MTU in the error; less than `mtu` if it was below the lower bound.
     pub reported: u32,
-    /// Whose address the error came from, which may be forged.
+    /// Source address of the error, which may be forged.
     pub by: IpAddr,
-    /// When it came.
+    /// When the error arrived.
     pub at: Now,
     /// Why it is believed.
     pub evidence: PathMtuEvidence,
 }
 
-/// What is known of the MTU of the path to a host.
+/// Path MTU to a host, as far as known.
 #[derive(Debug, Default)]
 pub struct PathMtu {
-    /// What the report comes to, for the packet path; 0 where there is none.
+    /// MTU of the valid report, for the packet path; 0 if there is none.
     reported: AtomicU32,
-    /// What the route of this host allows; 0 where that is not known.
+    /// MTU of the local route; 0 if not known.
     route: AtomicU32,
     report: Mutex<Option<PathMtuReport>>,
 }
 
 impl PathMtu {
-    /// What was reported, in bytes of outer IP packet.
+    /// Returns the reported MTU, in bytes of outer IP packet.
     #[inline]
     #[must_use]
     pub fn reported(&self) -> Option<u32> {
         Some(self.reported.load(Relaxed)).filter(|&mtu| mtu != 0)
     }
 
-    /// What this host's route allows, in bytes of outer IP packet.
+    /// Returns the MTU of the local route, in bytes of outer IP packet.
     #[inline]
     #[must_use]
     pub fn route(&self) -> Option<u32> {
         Some(self.route.load(Relaxed)).filter(|&mtu| mtu != 0)
     }
 
-    /// Sets what the route allows; `None` where there is none.
+    /// Sets the MTU of the local route; `None` if there is none.
     pub fn set_route(&self, mtu: Option<u32>) {
         self.route.store(mtu.unwrap_or(0), Relaxed);
     }
 
-    /// The report that holds.
+    /// Returns the valid report.
     #[must_use]
     pub fn report(&self) -> Option<PathMtuReport> {
         *self.lock()
     }
 
-    /// Believes a report, if it makes the path narrower than it is known to be; `least` is the operator's bound. Returns the
-    /// report as it holds from now on. One that says what is known already does not hold any longer for it.
+    /// Accepts a report if it lowers the known path MTU, and returns it with the MTU that is used; `least` is the
+    /// operator's lower bound. A report of an MTU that is already known does not extend its lifetime.
     pub fn learn(&self, report: PathMtuReport, least: Option<u32>) -> Option<PathMtuReport> {
         let report = PathMtuReport {
             mtu: report.reported.max(least_of(report.by, least)),
@@ -94,20 +95,20 @@ impl PathMtu {
         Some(report)
     }
 
-    /// Forgets the report; returns it where there was one.
+    /// Removes the report, and returns it if there was one.
     pub fn forget(&self) -> Option<PathMtuReport> {
         let mut held = self.lock();
         self.reported.store(0, Relaxed);
         held.take()
     }
 
-    /// Forgets a report that has held for so long; returns it.
+    /// Removes and returns a report that is older than `lifetime`.
     pub fn expire(&self, now: Now, lifetime: Duration) -> Option<PathMtuReport> {
         let over = |report: &PathMtuReport| now.since(report.at) >= lifetime;
         self.report().filter(over).and_then(|_| self.forget())
     }
 
-    /// Sets what is reported without saying by whom.
+    /// Sets the reported MTU without a report.
     pub(super) fn set_reported(&self, mtu: Option<u32>) {
         self.reported.store(mtu.unwrap_or(0), Relaxed);
     }
@@ -117,8 +118,8 @@ impl PathMtu {
     }
 }
 
-/// What no report from a router of this family goes below; `operator` is the operator's bound, which is no less than the
-/// family's own for IPv6.
+/// Returns the lower bound for reports of a router of this family; `operator` is the operator's bound, which for IPv6
+/// is never less than the family's own minimum.
 #[must_use]
 pub fn least_of(router: IpAddr, operator: Option<u32>) -> u32 {
     match router {
@@ -152,7 +153,7 @@ mod tests {
         assert_eq!(path.learn(report(1500, "192.0.2.7", 1), None), None);
         let held = path.learn(report(1400, "192.0.2.7", 1), None).unwrap();
         assert_eq!((held.mtu, path.reported()), (1400, Some(1400)));
-        // Saying it again does not make it hold any longer, and a wider one is no news.
+        // Repeating a report does not extend its lifetime, and a larger MTU is ignored.
         assert_eq!(path.learn(report(1400, "192.0.2.7", 300), None), None);
         assert_eq!(path.learn(report(1450, "192.0.2.7", 300), None), None);
         assert_eq!(path.expire(at(600), REPORT_LIFETIME), None);

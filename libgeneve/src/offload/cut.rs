@@ -1,7 +1,7 @@
-//! Whether a packet fits a way, and how it is cut where it does not.
+//! Whether a packet fits an MTU, and how to cut it if it does not.
 //!
-//! Owns the choice among the ways to cut, and how many packets and bytes come of a super-packet. Leaves the cutting itself to
-//! [`split`] and [`fragment`](super::fragment), and to the caller how long a packet may be.
+//! Owns the choice between segmentation and fragmentation, and the number of packets and bytes that a super-packet
+//! becomes. [`split`] and [`fragment`](super::fragment) do the cutting; the caller decides the limit.
 
 use super::OffloadError;
 use super::fragment::fragment;
@@ -10,7 +10,7 @@ use super::split::{SplitResult, split};
 use super::vnet::{GsoType, VnetHdr};
 use crate::wire::packet::{IpVersion, Packet};
 
-/// How a packet is cut so that each piece fits.
+/// How to cut a packet so that each piece fits.
 ///
 /// ```
 /// # fn show(vnet: &libgeneve::offload::vnet::VnetHdr, packet: &libgeneve::wire::packet::Packet) {
@@ -26,21 +26,22 @@ use crate::wire::packet::{IpVersion, Packet};
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Cut {
-    /// Not at all.
+    /// It fits as it is.
     #[default]
     Whole,
-    /// A super-packet, into segments with so many bytes of payload each; the last may have less.
+    /// Segment a super-packet, with this many bytes of payload each; the last may have less.
     Segments(u16),
-    /// Into IPv4 fragments of at most so many bytes of inner IP packet.
+    /// Fragment into IPv4 fragments of at most this many bytes of inner IP packet.
     Fragments(u16),
 }
 
 impl Cut {
-    /// How `packet`, of which `vnet` says what is left to do, becomes packets of at most `limit` bytes; `None` where it is too
+    /// Returns how to cut `packet`, described by `vnet`, into packets of at most `limit` bytes; `None` if it is too
     /// big and must not be cut.
     ///
-    /// A super-packet is cut as its sender asked where that fits. Only TCP over IPv4 without DF, whose sender does not do path
-    /// MTU discovery, may get shorter segments; a packet without DF that is no super-packet is fragmented (RFC 791).
+    /// A super-packet is segmented as its sender asked if that fits. Only TCP over IPv4 without DF, whose sender does
+    /// not do path MTU discovery, may get shorter segments; a packet without DF that is not a super-packet is
+    /// fragmented (RFC 791).
     #[inline]
     #[must_use]
     pub fn to_fit(vnet: &VnetHdr, packet: &Packet, limit: u16) -> Option<Cut> {
@@ -48,7 +49,8 @@ impl Cut {
         Cut::choose(vnet, packet, limit, shortened)
     }
 
-    /// The same for a super-packet that came without its segment size: segments may be as short as they need to be.
+    /// Like [`to_fit`](Cut::to_fit), for a super-packet whose segment size was lost: segments may be as short as
+    /// necessary.
     #[inline]
     #[must_use]
     pub fn to_fit_any_size(vnet: &VnetHdr, packet: &Packet, limit: u16) -> Option<Cut> {
@@ -72,7 +74,7 @@ impl Cut {
         fragmented.then_some(Cut::Fragments(limit))
     }
 
-    /// `vnet` with the segment size of this cut.
+    /// Returns `vnet` with the segment size of this cut.
     #[inline]
     #[must_use]
     pub fn resized(self, vnet: &VnetHdr) -> VnetHdr {
@@ -82,19 +84,19 @@ impl Cut {
         }
     }
 
-    /// Whether this cut makes other segments of a super-packet than `vnet` asks for.
+    /// Whether this cut changes the segment size of `vnet`.
     #[inline]
     #[must_use]
     pub fn resizes(self, vnet: &VnetHdr) -> bool {
         matches!(self, Cut::Segments(size) if size != vnet.gso_size)
     }
 
-    /// Cuts `packet` and gives each piece to `out` behind `encap`; `bytes` is what `packet` was parsed from, and this the cut
-    /// that was chosen for both.
+    /// Cuts `packet`, and passes each piece to `out` behind `encap`. `bytes` is what `packet` was parsed from; this
+    /// cut must have been chosen for `vnet` and `packet`.
     ///
     /// # Errors
     ///
-    /// As those of [`split`] and [`fragment`]; nothing was given to `out` then.
+    /// Those of [`split`] and [`fragment`]; nothing was passed to `out` then.
     #[inline]
     pub fn carry_out(
         self,
@@ -111,17 +113,17 @@ impl Cut {
     }
 }
 
-/// What a packet is on the wire, once it is cut as `vnet` asks.
+/// Size of a packet on the wire, after it is cut as `vnet` asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WireSize {
-    /// How many packets; at least 1.
+    /// Number of packets; at least 1.
     pub packets: u64,
-    /// Inner bytes of all of them.
+    /// Sum of their inner bytes.
     pub bytes: u64,
 }
 
 impl WireSize {
-    /// The size of a packet that is not cut.
+    /// Returns the size of a packet that is not cut.
     #[must_use]
     pub fn of_one(bytes: usize) -> WireSize {
         WireSize {
@@ -130,7 +132,7 @@ impl WireSize {
         }
     }
 
-    /// The size of `packet`, cut as `vnet` asks.
+    /// Returns the size of `packet` when it is cut as `vnet` asks.
     #[inline]
     #[must_use]
     pub fn of(vnet: &VnetHdr, packet: &Packet) -> WireSize {
@@ -147,7 +149,7 @@ impl WireSize {
     }
 }
 
-/// The length of the longest inner packet that a super-packet is cut into, in bytes.
+/// Returns the length of the longest inner packet that a super-packet is cut into, in bytes.
 #[inline]
 #[must_use]
 pub fn longest_segment(vnet: &VnetHdr, packet: &Packet) -> usize {
@@ -193,7 +195,7 @@ mod tests {
     fn only_tcp_over_ipv4_without_df_gets_shorter_segments_than_it_asked_for() {
         let (vnet, packet) = tcp(false, false, 1000);
         assert_eq!(Cut::to_fit(&vnet, &packet, 552), Some(Cut::Segments(500)));
-        // Headers alone fill the way.
+        // No room for more than the headers.
         assert_eq!(Cut::to_fit(&vnet, &packet, 53), Some(Cut::Segments(1)));
         assert_eq!(Cut::to_fit(&vnet, &packet, 52), None);
         let (udp, packet, _) = SamplePacket {
@@ -261,7 +263,7 @@ mod tests {
         assert_eq!(WireSize::of(&vnet, &short).packets, 1);
     }
 
-    /// What a receiver has of a packet: its payload, put together from the pieces, each of which is checked.
+    /// Payload as received: put together from the pieces, each of which is checked.
     fn received(pieces: &[Vec<u8>], encap: &[u8], limit: usize) -> Vec<u8> {
         let mut payload = Vec::new();
         for piece in pieces {
@@ -275,7 +277,7 @@ mod tests {
         payload
     }
 
-    /// What reassembly makes of IPv4 fragments.
+    /// Payload after reassembly of IPv4 fragments.
     fn reassembled(pieces: &[Vec<u8>], encap: &[u8], limit: usize) -> Vec<u8> {
         let mut payload = Vec::new();
         for piece in pieces {
@@ -311,7 +313,7 @@ mod tests {
                 false => Cut::to_fit(&vnet, &packet, limit),
             };
             let Some(cut) = cut else {
-                // Nothing is refused that fits as it is.
+                // A packet that fits is never refused.
                 prop_assert!(longest_segment(&vnet, &packet) > usize::from(limit));
                 return Ok(());
             };
@@ -320,7 +322,7 @@ mod tests {
             let pieces = out.packets(&bytes);
             let Ok(done) = done else {
                 prop_assert!(pieces.is_empty());
-                // No segment size at all, or more pieces than anybody needs.
+                // No segment size is possible, or it would take too many pieces.
                 let size = cut.resized(&vnet);
                 let many = WireSize::of(&size, &packet).packets > MAX_SPLIT_SEGMENTS as u64;
                 prop_assert!(vnet.gso_type != GsoType::None && (size.gso_size == 0 || many), "{cut:?}");

@@ -1,8 +1,7 @@
-//! An IPv4 packet that is longer than the tunnel MTU and may be fragmented becomes fragments.
+//! IPv4 fragmentation of inner packets that are longer than the tunnel MTU.
 //!
-//! Owns RFC 791 section 3.2 for inner packets: a router's duty, and the tunnel is the next hop's link.
-//! Who is told when DF forbids it, and what the limit is, is the caller's business. Payload is not
-//! copied.
+//! Owns RFC 791 section 3.2: the tunnel is the link to the next hop, and fragmenting is a router's duty. The caller
+//! decides the limit, and sends the ICMP error if DF forbids fragmentation. Payload is not copied.
 
 use super::OffloadError;
 use super::segments::{MAX_SPLIT_SEGMENTS, SegmentHeaders, SegmentSink};
@@ -12,16 +11,16 @@ use crate::wire::ip::{IPV4_HEADER_LEN, Ipv4Header, write_ipv4_checksum};
 use crate::wire::packet::{IpVersion, Packet};
 use crate::wire::{prefix, prefix_mut};
 
-/// The bit of an option's type that says that each fragment has it.
+/// The copied flag of an option's type: the option is copied into every fragment.
 const COPIED: u8 = 0x80;
 
-/// Cuts `packet` into fragments of at most `limit` bytes of inner IP packet, and gives each to `out`
-/// behind `encap`: the header is `encap` and the fragment's IP header, the payload a range of `bytes`,
-/// which `packet` was parsed from.
+/// Cuts `packet` into fragments of at most `limit` bytes of inner IP packet, and passes each to `out` behind `encap`:
+/// the header is `encap` and the fragment's IP header, the payload a range of `bytes`, which `packet` was parsed
+/// from.
 ///
-/// A packet within `limit` is passed on whole. A partial checksum is finished first. The packet may be
-/// a fragment itself: offsets and MF go on from its own. The first fragment keeps all IP options, the
-/// others those that are to be copied.
+/// A packet within `limit` is passed on whole. A partial checksum is finished first. The packet may itself be a
+/// fragment: offsets and MF continue from its own. The first fragment keeps all IP options, the others only those
+/// with the copied flag.
 ///
 /// # Errors
 ///
@@ -29,8 +28,8 @@ const COPIED: u8 = 0x80;
 /// - [`OffloadError::TooBig`]: IPv6 or DF; a limit that leaves no 8 bytes behind the header, or asks for
 ///   more than [`MAX_SPLIT_SEGMENTS`] fragments.
 /// - [`OffloadError::Unfit`]: a super-packet, or as in [`split`](super::split::split).
-/// - [`OffloadError::Malformed`]: IP options that do not add up; a fragment that would end behind
-///   the 65,535 bytes that a packet may have; `packet` does not describe `bytes`.
+/// - [`OffloadError::Malformed`]: IP options with inconsistent lengths; a fragment that would end beyond the 65,535
+///   bytes that a packet may have; `packet` does not describe `bytes`.
 #[inline]
 pub fn fragment(
     encap: &[u8],
@@ -111,8 +110,8 @@ fn cut(
     Ok(split)
 }
 
-/// The header of all fragments but the first, and its length: the fixed part, and the options that are
-/// to be copied.
+/// Returns the header of all fragments but the first, and its length: the fixed part, and the options with the copied
+/// flag.
 fn later_header(header: &[u8]) -> Result<([u8; 60], usize), OffloadError> {
     let mut later = [0; 60];
     later[..IPV4_HEADER_LEN].copy_from_slice(&header[..IPV4_HEADER_LEN]);
@@ -136,7 +135,7 @@ fn later_header(header: &[u8]) -> Result<([u8; 60], usize), OffloadError> {
             }
         }
     }
-    // The rest is End of Option List, which is zero.
+    // The padding is zero, which is End of Option List.
     let len = len.next_multiple_of(4);
     later[0] = 0x40 | (len / 4) as u8;
     Ok((later, len))
@@ -180,7 +179,7 @@ mod tests {
         }
     }
 
-    /// What the fragments hold, from the offset of the first, if there is no gap.
+    /// Payload of the fragments, starting at the offset of the first, if there is no gap.
     fn reassembled(fragments: &[Vec<u8>]) -> Vec<u8> {
         let first = Ipv4::parse(&fragments[0]).unwrap().fragment_offset();
         let mut payload = Vec::new();

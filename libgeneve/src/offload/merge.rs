@@ -1,15 +1,14 @@
-//! Packets from the wire become super-packets for TUN.
+//! Merging packets from the wire into super-packets for TUN (GRO).
 //!
 //! Owns which packets may be merged: those that the kernel's own GRO would merge (`tcp_gro_receive`,
-//! `udp_gro_receive` and the IP layers below them, Linux 6.x), so that geneved is no stranger to what
-//! stands behind TUN. What a merged packet was made of can be told from it: cutting it again gives the
-//! same packets, but for the identification of IPv4 packets with DF, which means nothing (RFC 6864).
-//! UDP datagrams to a group or to everybody are never merged: copies of them go to sockets of many kinds.
-//! Where packets come from, which may pass, and whether UDP is for a socket at all is left to others; [`partial`] handles packets whose
-//! checksum was never finished.
+//! `udp_gro_receive` and the IP layers below them, Linux 6.x), so that receivers see nothing unusual. Merging is
+//! reversible: segmenting a merged packet gives the same packets, except for the identification of IPv4 packets with
+//! DF, which has no meaning (RFC 6864). UDP datagrams to a multicast or broadcast address are never merged: copies of
+//! them go to sockets of many kinds. Where packets come from, which may pass, and whether UDP is for a socket at all
+//! is left to others; [`partial`] handles packets whose checksum was never finished.
 //!
-//! Packets of one flow leave in the order in which they came, also those that are not merged. All
-//! memory is taken by [`Merger::new`].
+//! Packets of one flow leave in the order in which they arrived, including those that are not merged. All memory is
+//! allocated by [`Merger::new`].
 
 use std::net::IpAddr;
 
@@ -26,55 +25,55 @@ use crate::wire::packet::{Fragment, IpVersion, Packet, Transport};
 use crate::wire::transport::{TcpFlags, TcpHeader, UdpHeader};
 use crate::wire::{prefix, prefix_mut};
 
-/// Most packets in one super-packet: TUN refuses UDP super-packets of more (`UDP_MAX_SEGMENTS`).
+/// Most packets in one super-packet: TUN refuses UDP super-packets with more (`UDP_MAX_SEGMENTS`).
 pub const MAX_PARTS: usize = 128;
 /// Most bytes of one super-packet.
 const MAX_LEN: u32 = 65_535;
-/// The longest headers that are merged: IPv6 without extensions, and TCP with 40 bytes of options.
+/// Longest headers that are merged: IPv6 without extensions, and TCP with 40 bytes of options.
 const MAX_MERGED_HEADERS: usize = 100;
-/// Flags with which a packet is never merged.
+/// A packet with any of these flags is never merged.
 const NEVER: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::RST.0 | TcpFlags::URG.0);
-/// Flags after which nothing is appended.
+/// Nothing is appended after a packet with any of these flags.
 const LAST: TcpFlags = TcpFlags(TcpFlags::PSH.0 | TcpFlags::FIN.0);
 
-/// A range in one of the caller's buffers.
+/// Range in one of the caller's buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part<T> {
-    /// Which buffer.
+    /// The buffer.
     pub tag: T,
-    /// The first byte in it.
+    /// Offset of the first byte.
     pub start: u32,
-    /// How many bytes.
+    /// Number of bytes.
     pub len: u32,
 }
 
-/// What is to be written to TUN: `vnet`, then `header`, then all of `parts`.
+/// Packet to write to TUN: `vnet`, then `header`, then all of `parts`.
 #[derive(Clone, Copy, Debug)]
 pub struct SuperPacket<'a, T> {
-    /// What TUN is told about the packet.
+    /// The `virtio_net_hdr`.
     pub vnet: VnetHdr,
-    /// The rewritten inner headers; empty for a packet that was not merged, whose own are in its part.
+    /// The rewritten inner headers; empty for a packet that was not merged, whose part includes its own headers.
     pub header: &'a [u8],
-    /// The payloads in their order; for a packet that was not merged, the whole of it.
+    /// The payloads in order; for a packet that was not merged, all of it.
     pub parts: &'a [Part<T>],
-    /// How many packets it was: 1 to [`MAX_PARTS`].
+    /// Number of packets it was merged from: 1 to [`MAX_PARTS`].
     pub segments: u16,
 }
 
-/// Holds the packets that may still grow, at most one for each flow. `T` is the caller's name for a
-/// buffer.
+/// GRO engine: holds the packets that may still grow, at most one per flow. `T` identifies one of the caller's
+/// buffers.
 #[derive(Debug)]
 pub struct Merger<T: Copy> {
     slots: Vec<MergedFlow<T>>,
-    /// Slots in use, the oldest first.
+    /// Slots in use, oldest first.
     open: Vec<u16>,
     free: Vec<u16>,
     uso: bool,
 }
 
 impl<T: Copy> Merger<T> {
-    /// A merger that holds at most `flows` flows (1 to 65,535). `uso` says whether TUN takes UDP
-    /// super-packets (`TUN_F_USO4` and `TUN_F_USO6`); without it UDP is passed on as it comes.
+    /// Returns a merger for at most `flows` flows (1 to 65,535). `uso` says whether TUN takes UDP super-packets
+    /// (`TUN_F_USO4` and `TUN_F_USO6`); without it, UDP is passed on unmerged.
     #[must_use]
     pub fn new(flows: usize, uso: bool) -> Self {
         let flows = flows.clamp(1, usize::from(u16::MAX));
@@ -86,13 +85,13 @@ impl<T: Copy> Merger<T> {
         }
     }
 
-    /// Takes a packet, and gives `out` what must go to TUN now.
+    /// Takes a packet, and passes to `out` whatever must go to TUN now.
     ///
-    /// `lane` tells apart what must never be merged: the TUN queue, the link, the outer source and the
-    /// bytes of the Geneve header (RFC 8926 section 4.6). Packets of one flow in different lanes still
-    /// keep their order. `packet` was parsed from `inner`, which begins at `start` in the buffer `tag`
-    /// and must stay there until `out` was given it. Inner checksums are verified; a packet with a wrong
-    /// one is passed on alone and unchanged, for its receiver to count.
+    /// `lane` separates packets that must never be merged: the TUN queue, the link, the outer source and the bytes of
+    /// the Geneve header (RFC 8926 section 4.6). Packets of one flow in different lanes still keep their order.
+    /// `packet` was parsed from `inner`, which begins at `start` in the buffer `tag` and must stay there until it was
+    /// passed to `out`. Inner checksums are verified; a packet with a wrong one is passed on alone and unchanged, so
+    /// that its receiver counts it.
     #[inline]
     pub fn push(
         &mut self,
@@ -135,7 +134,7 @@ impl<T: Copy> Merger<T> {
         }
     }
 
-    /// Gives `out` a packet as it is, behind what is held of its flow. `whole` is where all of it lies.
+    /// Passes a packet to `out` unmerged, after what is held of its flow. `whole` is the range of the entire packet.
     #[inline]
     pub fn pass(
         &mut self,
@@ -148,7 +147,7 @@ impl<T: Copy> Merger<T> {
         out(lane, alone(&[whole]));
     }
 
-    /// Gives `out` everything that is held, the oldest first.
+    /// Passes everything that is held to `out`, oldest first.
     #[inline]
     pub fn flush(&mut self, out: &mut impl FnMut(u64, SuperPacket<'_, T>)) {
         for &slot in &self.open {
@@ -158,7 +157,7 @@ impl<T: Copy> Merger<T> {
         self.open.clear();
     }
 
-    /// Lets go of what is held in front of a packet of `key` that is not merged.
+    /// Flushes what must leave before a packet of `key` that is not merged.
     fn release_before(
         &mut self,
         key: &MergeKey,
@@ -171,7 +170,7 @@ impl<T: Copy> Merger<T> {
             }
             return;
         }
-        // Later fragments have no ports: the packet may be of any flow between the two addresses.
+        // Later fragments have no ports: the packet may belong to any flow between the two addresses.
         let mut at = 0;
         while at < self.open.len() {
             if self.slots[usize::from(self.open[at])].key.same_hosts(key) {
@@ -196,7 +195,7 @@ impl<T: Copy> Merger<T> {
         self.free.push(slot);
     }
 
-    /// What of the packet could be merged, looking at this packet alone.
+    /// Returns the mergeable parts of a packet, judged by this packet alone.
     #[inline]
     fn mergeable<'a>(&self, inner: &'a [u8], packet: &Packet) -> Option<MergeCandidate<'a>> {
         if packet.fragment != Fragment::Whole || packet.source_routed {
@@ -219,7 +218,7 @@ impl<T: Copy> Merger<T> {
         let transport_len = packet.transport_len();
         let (flags, seq) = match packet.transport {
             Transport::Tcp { flags, seq, .. } if !flags.intersects(NEVER) => (flags, seq),
-            // Padding behind the datagram would become part of the next one.
+            // Padding after the datagram would become part of the next one.
             Transport::Udp { len, .. }
                 if self.uso && len == transport_len && !packet.is_for_group() =>
             {
@@ -247,7 +246,7 @@ impl<T: Copy> Merger<T> {
     }
 }
 
-/// A packet that was not merged.
+/// Returns a packet that was not merged.
 #[inline]
 fn alone<T>(parts: &[Part<T>]) -> SuperPacket<'_, T> {
     SuperPacket {
@@ -258,7 +257,7 @@ fn alone<T>(parts: &[Part<T>]) -> SuperPacket<'_, T> {
     }
 }
 
-/// A flow, whichever lane it is in.
+/// Key of a flow, regardless of the lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct MergeKey {
     ports: Option<(u16, u16)>,
@@ -283,34 +282,34 @@ impl MergeKey {
     }
 }
 
-/// A packet that could be merged.
+/// Headers of a packet that may be merged.
 struct MergeCandidate<'a> {
     header: &'a [u8],
     ip_len: usize,
     is_tcp: bool,
-    /// None for UDP.
+    /// Empty for UDP.
     flags: TcpFlags,
     /// 0 for UDP.
     seq: u32,
     payload_len: u32,
 }
 
-/// What became of a packet that was offered to a held one.
+/// Outcome of offering a packet to a held one.
 enum AppendOutcome {
-    /// It is part of it.
+    /// Appended.
     Taken,
-    /// It is part of it, and nothing can follow.
+    /// Appended, and nothing may follow.
     Last,
-    /// It does not belong to it.
+    /// Does not belong to it.
     Refused,
 }
 
-/// The packets of one flow that were merged so far.
+/// Packets of one flow that were merged so far.
 #[derive(Debug)]
 struct MergedFlow<T> {
     key: MergeKey,
     lane: u64,
-    /// The headers of the first packet; PSH and FIN are also those of the last.
+    /// Headers of the first packet, with PSH and FIN of the last.
     header: [u8; MAX_MERGED_HEADERS],
     header_len: usize,
     ip_len: usize,
@@ -320,7 +319,7 @@ struct MergedFlow<T> {
     gso_size: u32,
     payload_len: u32,
     next_seq: u32,
-    /// The IPv4 identification does not count up.
+    /// The IPv4 identification does not increment.
     fixed_id: bool,
 }
 
@@ -347,7 +346,7 @@ impl<T: Copy> MergedFlow<T> {
         }
     }
 
-    /// Starts over with a first packet.
+    /// Starts a new super-packet with this packet.
     #[inline]
     fn begin(&mut self, key: MergeKey, lane: u64, segment: &MergeCandidate<'_>, payload: Part<T>) {
         self.key = key;
@@ -399,7 +398,7 @@ impl<T: Copy> MergedFlow<T> {
         }
     }
 
-    /// Whether the TCP header is the one that segmentation would have given the next segment.
+    /// Whether the TCP header is what segmentation would have produced for the next segment.
     #[inline]
     fn transport_continues(&self, segment: &MergeCandidate<'_>) -> bool {
         if !self.is_tcp {
@@ -417,15 +416,14 @@ impl<T: Copy> MergedFlow<T> {
             && first.window == next.window
             && first.urgent_pointer == next.urgent_pointer
             && first_options == next_options;
-        // CWR begins something new, as it stays with the first segment when a super-packet is cut.
+        // CWR starts a new packet, because segmentation leaves it on the first segment.
         equal
             && segment.seq == self.next_seq
             && only_in_one == TcpFlags::default()
             && !segment.flags.contains(TcpFlags::CWR)
     }
 
-    /// Whether the IP header is one that belongs behind those that are held, and whether the
-    /// identification is the same in all of them.
+    /// Whether the IP header may follow the held ones; if so, whether all of them have the same identification.
     #[inline]
     fn ip_continues(&self, next: &[u8]) -> Option<bool> {
         if self.ip_len == IPV6_HEADER_LEN {
@@ -435,7 +433,7 @@ impl<T: Copy> MergedFlow<T> {
             return equal.then_some(false);
         }
         let (first, next): (&Ipv4Header, &Ipv4Header) = (prefix(&self.header)?, prefix(next)?);
-        // Neither is a fragment: of flags and offset there is only DF.
+        // Neither is a fragment: of flags and offset, only DF can be set.
         let equal = first.tos == next.tos
             && first.flags_fragment_offset == next.flags_fragment_offset
             && first.ttl == next.ttl;
@@ -450,7 +448,7 @@ impl<T: Copy> MergedFlow<T> {
         (step == expected).then_some(fixed_id)
     }
 
-    /// Gives away what is held.
+    /// Passes the held packet to `out`.
     #[inline]
     fn release(&mut self, out: &mut impl FnMut(u64, SuperPacket<'_, T>)) {
         if let [payload] = self.parts[..] {
@@ -473,7 +471,7 @@ impl<T: Copy> MergedFlow<T> {
         out(self.lane, merged);
     }
 
-    /// Makes the first packet's headers those of the whole, with a partial checksum.
+    /// Turns the first packet's headers into those of the super-packet, with a partial checksum.
     #[inline]
     fn finish_header(&mut self) -> VnetHdr {
         let (ip_len, header_len) = (self.ip_len, self.header_len);

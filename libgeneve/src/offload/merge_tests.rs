@@ -8,7 +8,7 @@ use crate::offload::split::split;
 use crate::wire::ip::write_ipv4_checksum;
 use crate::wire::packet::tests::sample;
 
-/// What came out of a merger, with the bytes that its parts stand for.
+/// Output of a merger, with the bytes of its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct MergedPacket {
     lane: u64,
@@ -19,7 +19,7 @@ struct MergedPacket {
 }
 
 impl MergedPacket {
-    /// The packets that it was made of.
+    /// The packets that it was merged from.
     fn expand(mut self) -> Vec<Vec<u8>> {
         if self.vnet == VnetHdr::NONE {
             return vec![self.bytes];
@@ -32,7 +32,7 @@ impl MergedPacket {
     }
 }
 
-/// A merger and the buffers that it names: every packet is somewhere inside one of its own.
+/// A merger and its buffers: every packet has its own, at an offset.
 struct MergeRig {
     merger: Merger<usize>,
     buffers: Vec<Vec<u8>>,
@@ -92,7 +92,7 @@ fn segments_of(sample: &SamplePacket, gso_size: u16) -> Vec<Vec<u8>> {
     out.packets(&bytes)
 }
 
-/// How many packets each of the super-packets was made of.
+/// Number of packets in each of the super-packets.
 fn shape(packets: &[Vec<u8>]) -> Vec<u16> {
     let mut rig = MergeRig::new(4, true);
     packets.iter().for_each(|packet| rig.push(1, packet));
@@ -175,8 +175,8 @@ fn a_longer_packet_begins_something_new() {
 fn a_packet_that_differs_where_gro_compares_is_not_merged() {
     let base = segments_of(&tcp(300), 100);
     assert_eq!(shape(&base), [3]);
-    // Offset, new value: TOS, TTL, DF, identification, ack, data offset's low bits, ECE, CWR, window,
-    // urgent pointer, an option; sequence number.
+    // Offset and new value: TOS, TTL, DF, identification, ack, data offset's low bits, ECE, CWR, window, urgent
+    // pointer, an option; sequence number.
     let edits = [
         (1, 2),
         (8, 9),
@@ -461,7 +461,7 @@ fn pushing_takes_no_memory() {
     assert_eq!((rig.merger.open.capacity(), rig.merger.free.len()), (3, 3));
 }
 
-/// One packet of a random stream: mostly the next of its flow.
+/// One packet of a random stream: usually the next of its flow.
 #[derive(Clone, Debug)]
 struct StreamPacket {
     flow: usize,
@@ -527,7 +527,7 @@ fn stream(steps: &[StreamPacket]) -> Vec<(usize, u64, Vec<u8>)> {
     steps.iter().map(packet).collect()
 }
 
-/// Without the identification of a packet with DF, which carries no meaning (RFC 6864).
+/// Clears the identification of a packet with DF, which carries no meaning (RFC 6864).
 fn meaning(mut bytes: Vec<u8>) -> Vec<u8> {
     if bytes[0] >> 4 == 4 && bytes[6] == 0x40 && crate::wire::ip::ipv4_checksum_holds(&bytes) {
         bytes[4..6].fill(0);
@@ -601,7 +601,7 @@ proptest! {
         }
         let outs = rig.flush();
         prop_assert_eq!(outs.iter().map(|out| usize::from(out.segments)).sum::<usize>(), count);
-        // A packet that was put together by hand.
+        // A `Packet` with fields changed by hand.
         if let Some((bytes, packet)) = packets.first().and_then(|(b, _)| Some((b, Packet::parse(b).ok()?))) {
             for packet in [
                 Packet { total_len: lie, ..packet },

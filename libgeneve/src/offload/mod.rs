@@ -1,15 +1,15 @@
-//! Super-packets and trains: what TUN's offloads hand over, and what they take.
+//! Segmentation and checksum offloads of a TUN interface: super-packets and trains.
 //!
 //! - [`vnet`]: `virtio_net_hdr`, the ten bytes before every packet of a TUN interface.
-//! - [`cut`]: whether a packet fits, and which of the next two cuts it where it does not.
-//! - [`split`]: a super-packet becomes the packets that cross the wire.
-//! - [`fragment`]: an IPv4 packet that is too long and has no DF becomes fragments.
-//! - [`merge`]: packets from the wire become super-packets, as the kernel's own GRO would make them.
+//! - [`cut`]: whether a packet fits, and whether to segment or to fragment it if not.
+//! - [`split`]: segmentation of super-packets into packets for the wire.
+//! - [`fragment`]: fragmentation of IPv4 packets that are too long and have no DF.
+//! - [`merge`]: merging of packets from the wire into super-packets, as the kernel's GRO does.
 //! - [`partial`]: packets that a kernel tunnel on the same machine handed over unfinished.
-//! - [`segments`]: the sink that `split` and `fragment` give their packets to.
+//! - [`segments`]: the sink for the packets of `split` and `fragment`.
 //!
-//! Nothing here copies payload or allocates per packet: payload stays where it was read, as ranges.
-//! Which packet may pass, where to, and how long it may be there, is [`datapath`](crate::datapath)'s decision.
+//! Nothing here copies payload or allocates per packet: payload stays where it was read, as ranges. Which packets may
+//! pass, where they go, and how long they may be is decided by [`datapath`](crate::datapath).
 
 pub mod cut;
 pub mod fragment;
@@ -23,16 +23,16 @@ pub mod vnet;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum OffloadError {
-    /// What is asked for does not fit the packet: another protocol, no segment size, too many segments.
+    /// `vnet` does not fit the packet: another protocol, no segment size, too many segments.
     #[error("the segmentation or checksum that is asked for does not fit the packet")]
     Unfit,
-    /// The headers do not add up, or are not those of these bytes.
+    /// The headers have inconsistent lengths, or do not belong to these bytes.
     #[error("the packet's headers do not add up")]
     Malformed,
-    /// The packet is longer than it may be, and must not be cut.
+    /// The packet is too long, and must not be cut.
     #[error("the packet is longer than it may be and must not be cut")]
     TooBig,
-    /// The checksum is unfinished and cannot be finished.
+    /// The checksum is partial and cannot be finished.
     #[error("the packet's unfinished checksum cannot be finished")]
     Checksum,
 }

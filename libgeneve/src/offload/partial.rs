@@ -1,21 +1,20 @@
-//! Packets that a kernel tunnel on the same machine hands over unfinished.
+//! Unfinished packets from a kernel tunnel on the same machine.
 //!
-//! A kernel VXLAN or Geneve device whose underlay is a veth gives a plain UDP socket what it would have
-//! given to a network card: inner packets with a partial checksum, and TCP super-packets of up to 64 KB
-//! as one datagram. Owns how such a packet is recognised, and what TUN must be told so that the kernel
-//! finishes it. The caller's part is to pass it on alone: it cannot be merged.
+//! A kernel VXLAN or Geneve device whose underlay is a veth gives a plain UDP socket what it would have given to a
+//! network card: inner packets with a partial checksum, and TCP super-packets of up to 64 KB as one datagram. Owns
+//! how such a packet is recognised, and the `virtio_net_hdr` with which the kernel behind TUN finishes it. The caller
+//! must pass it on alone: it cannot be merged.
 //!
-//! - A TCP or UDP checksum field that equals the folded, non-inverted sum of the pseudo-header is
-//!   partial. Chance makes one finished packet in 65,536 look so; it is finished again, to the same
-//!   value.
-//! - TCP that is longer than the link's MTU was to be segmented. The segment size did not come along;
-//!   what fills the MTU is a right one, since TCP is a stream, unless the way behind TUN is narrower: [`cut_to`].
-//! - A UDP datagram that is longer than the MTU was to be segmented, too (a long datagram would have been
-//!   fragmented before the tunnel, with a finished checksum). Its boundaries are lost, and inventing
-//!   others would change what the application receives: [`OffloadError::TooBig`].
+//! - A TCP or UDP checksum field that equals the folded, non-inverted sum of the pseudo-header is partial. By chance,
+//!   one finished packet in 65,536 looks like that; finishing it again gives the same value.
+//! - TCP that is longer than the link's MTU was to be segmented. The segment size was lost; segments that fill the
+//!   MTU are fine, since TCP is a stream, unless the path behind TUN has a smaller MTU: [`cut_to`].
+//! - A UDP datagram that is longer than the MTU was to be segmented, too (a long datagram would have been fragmented
+//!   before the tunnel, with a finished checksum). Its boundaries were lost, and inventing others would change what
+//!   the application receives: [`OffloadError::TooBig`].
 //! - A SYN or RST cannot be segmented: [`OffloadError::TooBig`].
-//! - A UDP datagram with bytes behind its own length cannot be finished by the kernel, which would sum
-//!   them, too: [`OffloadError::Checksum`].
+//! - A UDP datagram with bytes after its own length cannot be finished by the kernel, which would sum them, too:
+//!   [`OffloadError::Checksum`].
 //!
 //! Fragments and source-routed packets never have partial checksums.
 
@@ -26,13 +25,13 @@ use crate::wire::checksum::{self, is_partial, pseudo_header};
 use crate::wire::packet::{Fragment, IpVersion, Packet, Transport};
 use crate::wire::transport::{TcpFlags, TcpHeader, UdpHeader};
 
-/// What TUN must be told about a packet whose checksum is partial; `None` for any other packet.
+/// Returns the `virtio_net_hdr` for a packet with a partial checksum; `None` for any other packet.
 ///
 /// `inner` is what `packet` was parsed from; `mtu` is the link's, in bytes of inner IP packet.
 ///
 /// # Errors
 ///
-/// What cannot be made whole: [`OffloadError::TooBig`], [`OffloadError::Checksum`].
+/// [`OffloadError::TooBig`] or [`OffloadError::Checksum`] if it cannot be finished.
 #[inline]
 pub fn partial(inner: &[u8], packet: &Packet, mtu: usize) -> Result<Option<VnetHdr>, OffloadError> {
     let csum_offset: u16 = match packet.transport {
@@ -77,8 +76,8 @@ pub fn partial(inner: &[u8], packet: &Packet, mtu: usize) -> Result<Option<VnetH
     segmented.map(Some).ok_or(OffloadError::TooBig)
 }
 
-/// Makes the segments of a packet that [`partial`] recognised no longer than `mtu` bytes of inner IP packet, where it is
-/// TCP. What the kernel behind TUN cannot forward in the segments that it is told, it refuses as a whole.
+/// Limits the segments of a TCP packet that [`partial`] recognised to `mtu` bytes of inner IP packet. The kernel
+/// behind TUN drops the whole packet if it cannot forward segments of the given size.
 #[inline]
 pub fn cut_to(vnet: &mut VnetHdr, packet: &Packet, mtu: u16) {
     let longest = match vnet.gso_type {
@@ -93,7 +92,8 @@ pub fn cut_to(vnet: &mut VnetHdr, packet: &Packet, mtu: u16) {
     }
 }
 
-/// What TUN must be told for segments that fill `mtu`; `None` where TCP is not to be cut, or headers fill it alone.
+/// Returns the `virtio_net_hdr` for segments that fill `mtu`; `None` if TCP must not be segmented, or `mtu` leaves no
+/// room for payload.
 fn segmented(finish: &VnetHdr, packet: &Packet, flags: TcpFlags, mtu: usize) -> Option<VnetHdr> {
     let gso_size = mtu.saturating_sub(usize::from(packet.payload_offset)) as u16;
     if gso_size == 0 || flags.intersects(TcpFlags::SYN | TcpFlags::RST) {
@@ -220,7 +220,7 @@ mod tests {
         };
         let (_, packet, bytes) = tcp.super_packet(1000);
         assert_eq!(partial(&bytes, &packet, 52), Err(OffloadError::TooBig));
-        // Two bytes behind the datagram's own length.
+        // Two bytes after the datagram's own length.
         let padded = SamplePacket {
             tcp: false,
             ..SamplePacket::default()

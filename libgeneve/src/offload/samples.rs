@@ -1,4 +1,4 @@
-//! Packets for the tests of this folder: TCP and UDP over both families, with whole checksums.
+//! Packets for the tests of this folder: TCP and UDP over both families, with finished checksums.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ use crate::wire::packet::Packet;
 use crate::wire::tcp::{TcpFlags, TcpHeader};
 use crate::wire::udp::udp_header;
 
-/// What a packet's headers say.
+/// Header fields of a sample packet.
 #[derive(Clone, Debug)]
 pub(crate) struct SamplePacket {
     pub(crate) v6: bool,
@@ -97,7 +97,7 @@ impl SamplePacket {
         bytes
     }
 
-    /// The packet as TUN hands a super-packet over: checksum partial, cut at `gso_size`.
+    /// The packet as a super-packet from TUN: partial checksum, segments of `gso_size`.
     pub(crate) fn super_packet(&self, gso_size: u16) -> (VnetHdr, Packet, Vec<u8>) {
         let mut bytes = self.bytes();
         let packet = Packet::parse(&bytes).unwrap();
@@ -120,7 +120,7 @@ impl SamplePacket {
     }
 }
 
-/// Packets of every kind, with payloads of up to `longest` bytes.
+/// Any packet with a payload of up to `longest` bytes.
 pub(crate) fn any_sample(longest: usize) -> impl Strategy<Value = SamplePacket> {
     let headers = (
         any::<bool>(),
@@ -147,7 +147,7 @@ pub(crate) fn any_sample(longest: usize) -> impl Strategy<Value = SamplePacket> 
     )
 }
 
-/// Keeps the pieces that it is given.
+/// Collects the pieces.
 #[derive(Default, Debug)]
 pub(crate) struct SegmentCollector {
     pub(crate) pieces: Vec<(Vec<u8>, Range<usize>)>,
@@ -160,7 +160,7 @@ impl SegmentSink for SegmentCollector {
 }
 
 impl SegmentCollector {
-    /// The packets that cross the wire, with their encapsulation.
+    /// The packets as sent, with their encapsulation.
     pub(crate) fn packets(&self, bytes: &[u8]) -> Vec<Vec<u8>> {
         let join = |(header, payload): &(Vec<u8>, Range<usize>)| {
             [header, &bytes[payload.clone()]].concat()

@@ -1,7 +1,7 @@
-//! Where packets that are made out of one packet go, and the buffer in which their headers are made.
+//! Sink for the packets that one packet is cut into, and the buffer for their headers.
 //!
-//! Owns the contract between [`split`](super::split) and [`fragment`](super::fragment) and whoever
-//! gathers datagrams. Leaves the shape of a train to that caller.
+//! Owns the contract between [`split`](super::split) and [`fragment`](super::fragment) and the caller that collects
+//! datagrams. The layout of a train is up to that caller.
 
 use std::ops::Range;
 
@@ -10,18 +10,18 @@ use super::OffloadError;
 /// Longest Geneve header with its options, in bytes: 8 and 63 words (RFC 8926 section 3.4).
 pub const MAX_ENCAP: usize = 8 + 63 * 4;
 
-/// Most packets that one packet may become: as many as 64 KB need at the smallest segment size that
-/// Linux sends (`TCP_MIN_SND_MSS`, 48 bytes). What asks for more asks for work, not for transport.
+/// Most packets that one packet may become: as many as 64 KB need at the smallest segment size that Linux sends
+/// (`TCP_MIN_SND_MSS`, 48 bytes). More can only be an attempt to cause work.
 pub const MAX_SPLIT_SEGMENTS: usize = 65_535_usize.div_ceil(48);
 
-/// Bytes of Geneve and inner headers together: the longest encapsulation, and 252 bytes for IP,
-/// IPv6 extension and TCP headers.
+/// Space for Geneve and inner headers: the longest encapsulation, and 252 bytes for IP, IPv6 extension and TCP
+/// headers.
 pub(super) const MAX_SEGMENT_HEADERS: usize = 512;
 
-/// Takes the packets that one packet became, in order.
+/// Sink for the packets that one packet was cut into, in order.
 pub trait SegmentSink {
-    /// One packet: `header` (Geneve header and rewritten inner headers), followed by the bytes
-    /// `payload` of the packet that was split. `header` is only valid during the call.
+    /// Takes one packet: `header` (Geneve header and rewritten inner headers), followed by the bytes `payload` of the
+    /// packet that was cut. `header` is only valid during the call.
     fn segment(&mut self, header: &[u8], payload: Range<usize>);
 }
 
@@ -37,7 +37,7 @@ impl SegmentHeaders {
     ///
     /// # Errors
     ///
-    /// [`OffloadError::Unfit`] if both do not fit.
+    /// [`OffloadError::Unfit`] if there is not enough room for both.
     #[inline]
     pub(super) fn new(encap: &[u8], inner: &[u8]) -> Result<SegmentHeaders, OffloadError> {
         let mut headers = SegmentHeaders {
@@ -53,13 +53,13 @@ impl SegmentHeaders {
         Ok(headers)
     }
 
-    /// The inner headers.
+    /// Returns the inner headers.
     #[inline]
     pub(super) fn inner(&mut self) -> &mut [u8] {
         &mut self.bytes[self.encap..self.len]
     }
 
-    /// Encapsulation and inner headers.
+    /// Returns encapsulation and inner headers.
     #[inline]
     pub(super) fn all(&self) -> &[u8] {
         &self.bytes[..self.len]

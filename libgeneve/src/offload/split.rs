@@ -1,11 +1,10 @@
-//! A super-packet from TUN becomes the packets that cross the wire.
+//! Segmentation of super-packets from TUN into packets for the wire.
 //!
-//! Owns segmentation of TCP and UDP (RFC 9293, RFC 768) with whole checksums, and finishes the
-//! checksum of a packet that is not segmented. Payload is neither copied nor changed: each packet is
-//! a rewritten header and a range. Whether the result fits the tunnel MTU is the caller's business.
+//! Owns segmentation of TCP and UDP (RFC 9293, RFC 768) with finished checksums, and finishes the checksum of a
+//! packet that is not segmented. Payload is neither copied nor changed: each packet is a rewritten header and a
+//! range. The caller checks whether the result fits the tunnel MTU.
 //!
-//! Every packet begins with the same encapsulation, options included and in their order (RFC 8926
-//! section 4.6).
+//! Every packet begins with the same encapsulation, with the options in the same order (RFC 8926 section 4.6).
 
 use std::ops::Range;
 
@@ -21,27 +20,27 @@ use crate::wire::packet::{Fragment, IpVersion, Packet, Transport};
 use crate::wire::transport::{TCP_HEADER_LEN, TcpFlags, TcpHeader, UDP_HEADER_LEN, UdpHeader};
 use crate::wire::{prefix, prefix_mut};
 
-/// What a packet became.
+/// Result of a split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SplitResult {
     /// How many packets: 1 to [`MAX_SPLIT_SEGMENTS`].
     pub segments: u16,
-    /// Bytes of each packet but the last, with the encapsulation.
+    /// Bytes of each packet but the last, encapsulation included.
     pub segment_len: u32,
-    /// Bytes of the last packet, with the encapsulation.
+    /// Bytes of the last packet, encapsulation included.
     pub last_len: u32,
 }
 
-/// Cuts `packet` as `vnet` asks, and gives each piece to `out` behind `encap`.
+/// Cuts `packet` as `vnet` asks, and passes each piece to `out` behind `encap`.
 ///
-/// `bytes` is the inner packet that `packet` was parsed from. Without segmentation there is one piece,
-/// whose header is `encap` alone and whose payload is the whole packet; a partial checksum is finished
-/// in `bytes`. A checksum that lies behind the packet's own transport header belongs to a tunnel that
-/// the tenant runs itself, and is finished as it is described.
+/// `bytes` is the inner packet that `packet` was parsed from. Without segmentation there is one piece, whose header
+/// is `encap` alone and whose payload is the whole packet; a partial checksum is finished in `bytes`. A checksum
+/// field beyond the packet's own transport header belongs to a tunnel that the tenant runs itself, and is finished as
+/// `vnet` describes.
 ///
-/// With segmentation, sequence numbers advance, CWR stays with the first segment, PSH and FIN with
-/// the last, IPv4 identifications count up and wrap, and lengths and checksums are made anew.
+/// With segmentation, sequence numbers advance, CWR stays on the first segment, PSH and FIN on the last, IPv4
+/// identifications increment and wrap, and lengths and checksums are recomputed.
 ///
 /// # Errors
 ///
@@ -77,9 +76,9 @@ pub fn split(
     }
 }
 
-/// Whether a TCP super-packet may be handed to a kernel uncut: `vnet` is what a kernel writes that made the packet itself.
-/// Whoever may open a packet socket writes what he likes (`PACKET_VNET_HDR`), and nothing of that may get a refusal that
-/// others would suffer from.
+/// Whether a TCP super-packet may be handed to a kernel uncut: `vnet` is what a kernel writes for its own packets. A
+/// process with a packet socket can write anything (`PACKET_VNET_HDR`); if the kernel refused such a packet, other
+/// flows would suffer.
 #[inline]
 #[must_use]
 pub fn is_sound_tcp(vnet: &VnetHdr, packet: &Packet) -> bool {
@@ -112,7 +111,8 @@ pub(super) fn pass_whole(encap: &[u8], packet: &Packet, out: &mut impl SegmentSi
     }
 }
 
-/// A `Packet` has public fields: one that was not parsed from these bytes must not lead out of them.
+/// The fields of `Packet` are public: a value that was not parsed from these bytes must not cause access out of
+/// bounds.
 #[inline]
 pub(super) fn check_bounds(packet: &Packet, bytes: &[u8]) -> Result<(), OffloadError> {
     let ordered = packet.transport_offset <= packet.payload_offset
@@ -171,7 +171,7 @@ pub(super) fn finish_checksum(
     if field + 2 > end {
         return Err(OffloadError::Unfit);
     }
-    // The field takes part in the sum: it holds the pseudo-header's.
+    // The field is part of the sum: it holds the pseudo-header's.
     let check = match Sum::ZERO.bytes(&bytes[start..end]).checksum() {
         0 => 0xffff,
         check => check,
@@ -180,18 +180,18 @@ pub(super) fn finish_checksum(
     Ok(())
 }
 
-/// One protocol's headers, from one segment to the next.
+/// Header of one transport protocol, rewritten for each segment.
 trait SegmentHeader: Sized {
-    /// Where the checksum field is, from the transport header.
+    /// Offset of the checksum field from the transport header.
     const CHECKSUM: u16;
-    /// Sums what all segments share; `header` is the transport header, `pseudo` the pseudo-header's
-    /// sum without its length. `None` if there is no such header.
+    /// Sums what all segments share; `header` is the transport header, `pseudo` the pseudo-header's sum without its
+    /// length. `None` if `header` is not such a header.
     fn new(header: &mut [u8], pseudo: Sum) -> Option<Self>;
-    /// Rewrites `header` for the segment whose payload is `bytes[range]`.
+    /// Rewrites `header` for the segment with the payload `payload`.
     fn write(&self, header: &mut [u8], payload: &[u8], place: &SegmentPosition);
 }
 
-/// Which segment is written.
+/// Position of a segment in its super-packet.
 struct SegmentPosition {
     /// Payload bytes before this segment.
     before: u32,
@@ -254,7 +254,7 @@ fn cut<C: SegmentHeader>(
     })
 }
 
-/// The IP header, from one segment to the next.
+/// IP header, rewritten for each segment.
 enum IpSegments {
     V4 {
         /// The header without length, identification and checksum.
@@ -306,7 +306,7 @@ impl IpSegments {
 }
 
 struct TcpSegments {
-    /// Pseudo-header without length; header without sequence number, flags and checksum.
+    /// Sum of the pseudo-header without length, and of the header without sequence number, flags and checksum.
     sum: Sum,
     seq: u32,
     flags: TcpFlags,
@@ -350,7 +350,7 @@ impl SegmentHeader for TcpSegments {
 }
 
 struct UdpSegments {
-    /// Pseudo-header without length, and ports.
+    /// Sum of the pseudo-header without length, and of the ports.
     sum: Sum,
 }
 
@@ -369,7 +369,7 @@ impl SegmentHeader for UdpSegments {
     #[inline]
     fn write(&self, header: &mut [u8], payload: &[u8], _: &SegmentPosition) {
         let len = (header.len() + payload.len()) as u16;
-        // Once in the pseudo-header, once in the header.
+        // Once for the pseudo-header, once for the header.
         let sum = self.sum.word(len).word(len).bytes(payload);
         let check = match sum.checksum() {
             0 => 0xffff,

@@ -9,7 +9,7 @@ use crate::wire::transport_checksum::ChecksumState;
 
 const SPLIT_ENCAP: [u8; 16] = *b"\x02\0\x08\0\0\0\x64\0\xff\x47\x01\x01abcd";
 
-/// Splits and gives the inner packets, after a look at their encapsulation.
+/// Splits, checks the encapsulation, and returns the inner packets.
 fn inner_packets(
     vnet: &VnetHdr,
     packet: &Packet,
@@ -66,7 +66,7 @@ fn rfc8926_35_every_segment_begins_with_the_header_and_all_options() {
 
 #[test]
 fn rfc8926_36_options_keep_their_order_in_every_segment() {
-    // Two options whose order neither class nor type would give.
+    // Two options in an order that is sorted neither by class nor by type.
     let encap = *b"\x04\0\x86\xdd\0\0\x07\0\xff\x47\x03\x01wxyz\x01\x08\x01\x01abcd";
     let sample = SamplePacket {
         v6: true,
@@ -147,7 +147,7 @@ fn a_partial_checksum_is_finished_in_place() {
 
 #[test]
 fn a_udp_checksum_of_zero_is_sent_as_ffff() {
-    // The payload's last word is chosen so that everything adds up to 0xffff.
+    // The payload's last word makes the sum 0xffff.
     let mut sample = SamplePacket {
         tcp: false,
         payload: vec![0; 4],

@@ -1,11 +1,10 @@
-//! `virtio_net_hdr`: the ten bytes before every packet that TUN hands over or takes with
-//! `IFF_VNET_HDR`.
+//! `virtio_net_hdr`: the ten bytes before every packet that TUN hands over or takes with `IFF_VNET_HDR`.
 //!
-//! Owns the layout, that of the longer header for packets in tunnels, and which segmentations exist for geneved. Whether
-//! a header fits the packet behind it is [`split`](super::split)'s business.
+//! Owns the layout of this header and of the longer one for packets in tunnels, and the GSO types that geneved
+//! supports. [`split`](super::split) checks that a header fits the packet behind it.
 //!
-//! The 16-bit fields are in the machine's own byte order, which is what TUN uses unless TUNSETVNETLE
-//! or TUNSETVNETBE asked for another: little-endian on x86 and on 64-bit ARM as it is run.
+//! The 16-bit fields are in native byte order, which is what TUN uses unless TUNSETVNETLE or TUNSETVNETBE asked for
+//! another: little-endian on x86 and on 64-bit ARM as it is run.
 
 use zerocopy::byteorder::{ByteOrder, LittleEndian, NativeEndian, U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, transmute};
@@ -22,7 +21,7 @@ pub const NEEDS_CSUM: u8 = 1;
 /// `VIRTIO_NET_HDR_F_DATA_VALID`: the checksum was verified.
 pub const DATA_VALID: u8 = 2;
 
-/// `VIRTIO_NET_HDR_F_UDP_TUNNEL_CSUM`: the outer UDP checksum is to be finished, too.
+/// `VIRTIO_NET_HDR_F_UDP_TUNNEL_CSUM`: the outer UDP checksum must be finished, too.
 const UDP_TUNNEL_CSUM: u8 = 8;
 const GSO_NONE: u8 = 0;
 const GSO_TCPV4: u8 = 1;
@@ -39,7 +38,7 @@ const GSO_ECN: u8 = 0x80;
 pub struct VirtioNetHeader<O: ByteOrder> {
     /// [`NEEDS_CSUM`] and [`DATA_VALID`].
     pub flags: u8,
-    /// How the packet is to be cut, and whether CWR is set.
+    /// GSO type, and the flag that CWR is set.
     pub gso_type: u8,
     /// Bytes of all headers.
     pub hdr_len: U16<O>,
@@ -57,25 +56,26 @@ pub struct VirtioNetHeader<O: ByteOrder> {
 )]
 #[repr(C)]
 pub struct VirtioTunnelHeader {
-    /// As for any packet; offsets and lengths count from the outermost header.
+    /// The base header; offsets and lengths count from the outermost header.
     pub hdr: VirtioNetHeader<LittleEndian>,
-    /// Buffers that a received packet takes; 0 when sent.
+    /// Number of buffers of a received packet; 0 when sent.
     pub num_buffers: U16<LittleEndian>,
-    /// A received packet's hash; 0 when sent.
+    /// Hash of a received packet; 0 when sent.
     pub hash_value: U32<LittleEndian>,
     /// What the hash covers; 0 when sent.
     pub hash_report: U16<LittleEndian>,
     /// Zero.
     pub padding: U16<LittleEndian>,
-    /// The outer UDP header, from the outermost header.
+    /// Offset of the outer UDP header from the outermost header.
     pub outer_th_offset: U16<LittleEndian>,
-    /// The inner IP header, from the outermost header.
+    /// Offset of the inner IP header from the outermost header.
     pub inner_nh_offset: U16<LittleEndian>,
 }
 
 impl VirtioTunnelHeader {
-    /// What is written before a TCP super-packet in UDP over IPv4: `packet` at `inner`, which `vnet` describes, with the UDP
-    /// header at `udp`, both from the outermost header. `checksum` says whether the outer UDP checksum is partial.
+    /// Returns the header for a TCP super-packet in UDP over IPv4: `vnet` describes the inner packet `packet`, which
+    /// starts at `inner`; the UDP header is at `udp`, both from the outermost header. `checksum` says whether the
+    /// outer UDP checksum is partial.
     #[must_use]
     pub fn new(
         vnet: &VnetHdr,
@@ -104,10 +104,10 @@ impl VirtioTunnelHeader {
     }
 }
 
-/// How a packet is to be cut into segments.
+/// GSO type: how a packet is segmented.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum GsoType {
-    /// Not at all.
+    /// Not segmented.
     #[default]
     None,
     /// TCP over IPv4.
@@ -118,7 +118,7 @@ pub enum GsoType {
     UdpL4,
 }
 
-/// What TUN says about a packet, or is told about one.
+/// Offload state of a packet from or to TUN.
 ///
 /// ```
 /// use libgeneve::offload::vnet::{GsoType, LEN, NEEDS_CSUM, VnetHdr};
@@ -139,9 +139,9 @@ pub enum GsoType {
 pub struct VnetHdr {
     /// [`NEEDS_CSUM`] and [`DATA_VALID`].
     pub flags: u8,
-    /// How the packet is to be cut.
+    /// GSO type.
     pub gso_type: GsoType,
-    /// A TCP super-packet whose CWR flag belongs to its first segment only (RFC 3168).
+    /// Whether CWR is set, which belongs to the first segment only (RFC 3168).
     pub ecn: bool,
     /// Bytes of all headers; a hint that is not relied on.
     pub hdr_len: u16,
@@ -153,21 +153,20 @@ pub struct VnetHdr {
     pub csum_offset: u16,
 }
 
-/// Why bytes are no header that geneved can act on.
+/// Why bytes are not a header that geneved can act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum VnetError {
     /// Fewer than [`LEN`] bytes.
     #[error("shorter than its header")]
     Truncated,
-    /// A segmentation that was not offered to the kernel (UDP fragmentation, tunnels), or ECN without
-    /// TCP.
+    /// A GSO type that was not offered to the kernel (UDP fragmentation, tunnels), or ECN without TCP.
     #[error("unknown segmentation type {0:#04x}")]
     GsoType(u8),
 }
 
 impl VnetHdr {
-    /// A packet that is whole and needs nothing.
+    /// A finished packet that needs no offload.
     pub const NONE: VnetHdr = VnetHdr {
         flags: 0,
         gso_type: GsoType::None,
@@ -178,12 +177,11 @@ impl VnetHdr {
         csum_offset: 0,
     };
 
-    /// Reads the header at the start of `bytes`; more bytes may follow.
+    /// Parses the header at the start of `bytes`; more bytes may follow.
     ///
     /// # Errors
     ///
-    /// [`VnetError::Truncated`]; [`VnetError::GsoType`] for a segmentation that is not one of
-    /// [`GsoType`].
+    /// [`VnetError::Truncated`]; [`VnetError::GsoType`] if the GSO type is not one of [`GsoType`].
     #[inline]
     pub fn parse(bytes: &[u8]) -> Result<VnetHdr, VnetError> {
         let header: &VirtioNetHeader<NativeEndian> = prefix(bytes).ok_or(VnetError::Truncated)?;
@@ -230,7 +228,7 @@ impl VnetHdr {
         }
     }
 
-    /// The same for what is behind the first `len` bytes of the packet; `None` if its checksum covers some of them.
+    /// Returns the header for the packet without its first `len` bytes; `None` if the checksum covers some of them.
     #[inline]
     #[must_use]
     pub fn behind(&self, len: usize) -> Option<VnetHdr> {
@@ -246,7 +244,7 @@ impl VnetHdr {
         })
     }
 
-    /// The same for a packet that gets `len` bytes before it.
+    /// Returns the header for the packet with `len` bytes put before it.
     #[inline]
     #[must_use]
     pub fn before(&self, len: usize) -> VnetHdr {
@@ -302,7 +300,7 @@ mod tests {
         let vnet = VnetHdr { ecn: true, ..vnet };
         let header = VirtioTunnelHeader::new(&vnet, &packet, (34, 50), true);
         let mut expected = [0; 24];
-        // Headers end 50 + 20 + 32 bytes behind the Ethernet header's start, TCP begins at 70.
+        // Headers end 50 + 20 + 32 bytes after the start of the Ethernet header, TCP begins at 70.
         expected[..10].copy_from_slice(&[9, 0xa1, 102, 0, 0x78, 5, 70, 0, 16, 0]);
         expected[20..].copy_from_slice(&[34, 0, 50, 0]);
         assert_eq!(header.as_bytes(), expected);

@@ -2,12 +2,12 @@
 
 /// The class option: 4 bytes of data.
 ///
-/// Class id (8 bits), drop precedence (8 bits), 16 reserved bits.
+/// Class ID (8 bits), drop precedence (8 bits), 16 reserved bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ClassOption {
-    /// The id of the class.
+    /// ID of the class.
     pub class: u8,
-    /// How early the packet is dropped among those of its class: higher is earlier.
+    /// Drop precedence within the class: packets with a higher one are dropped earlier.
     pub drop_precedence: u8,
 }
 
@@ -15,7 +15,7 @@ impl ClassOption {
     /// Bytes of data.
     pub const LEN: usize = 4;
 
-    /// Reads the option's data; `None` unless it has 4 bytes. Reserved bits are ignored.
+    /// Parses the option's data; `None` unless it has 4 bytes. Reserved bits are ignored.
     #[must_use]
     pub fn from_wire(data: &[u8]) -> Option<ClassOption> {
         let &[class, drop_precedence, _, _] = data else {
@@ -27,7 +27,7 @@ impl ClassOption {
         })
     }
 
-    /// The option's data; reserved bits are zero.
+    /// Returns the option's data; reserved bits are zero.
     #[must_use]
     pub fn to_wire(self) -> [u8; Self::LEN] {
         [self.class, self.drop_precedence, 0, 0]

@@ -1,9 +1,9 @@
-//! The endpoint option: what the two endpoints of a packet are.
+//! The endpoint option: the types of a packet's source and destination.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// What an endpoint is. The value is that of the option's four-bit field.
+/// Type of an endpoint. The value is that of the option's four-bit field.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum EndpointType {
@@ -12,16 +12,16 @@ pub enum EndpointType {
     Simple = 0,
     /// One address on several hosts.
     Scaled = 1,
-    /// Leads out of the VPC; NAT happens there.
+    /// Gateway out of the VPC, where NAT happens.
     Gateway = 2,
-    /// Stands for another endpoint, perhaps in another VPC.
+    /// Stands for another endpoint, which may be in another VPC.
     Proxied = 3,
     /// The host itself.
     Host = 4,
 }
 
 impl EndpointType {
-    /// Every type, in the order of their values.
+    /// All types, in the order of their values.
     pub const ALL: [EndpointType; 5] = [
         EndpointType::Simple,
         EndpointType::Scaled,
@@ -30,14 +30,14 @@ impl EndpointType {
         EndpointType::Host,
     ];
 
-    /// The type with this value, 0 to 15; `None` where it has no meaning.
+    /// Returns the type with this value, 0 to 15; `None` if the value is not assigned.
     #[inline]
     #[must_use]
     pub fn from_value(value: u8) -> Option<EndpointType> {
         Self::ALL.get(usize::from(value)).copied()
     }
 
-    /// The word that configuration and command line use.
+    /// The keyword in the configuration and on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -59,16 +59,16 @@ impl fmt::Display for EndpointType {
 /// The endpoint option: 4 bytes of data.
 ///
 /// Source type (4 bits), destination type (4 bits), flags (8 bits; 0x80 is the direct path, the others are reserved),
-/// service id (16 bits, big-endian).
+/// service ID (16 bits, big-endian).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EndpointOption {
-    /// What the inner source is.
+    /// Type of the inner source.
     pub src: EndpointType,
-    /// What the inner destination is; the receiver routes by it.
+    /// Type of the inner destination; the receiver routes by it.
     pub dst: EndpointType,
     /// The sender may be told a direct path to the destination.
     pub direct_path: bool,
-    /// The service that chose the destination; 0 where none did.
+    /// ID of the service that chose the destination; 0 if none did.
     pub service_id: u16,
 }
 
@@ -77,7 +77,7 @@ impl EndpointOption {
     pub const LEN: usize = 4;
     const DIRECT_PATH: u8 = 0x80;
 
-    /// Reads the option's data; `None` where its length or a type is not one. Reserved flags are ignored.
+    /// Parses the option's data; `None` if its length or a type is invalid. Reserved flags are ignored.
     #[must_use]
     pub fn from_wire(data: &[u8]) -> Option<EndpointOption> {
         let &[types, flags, high, low] = data else {
@@ -91,7 +91,7 @@ impl EndpointOption {
         })
     }
 
-    /// The option's data; reserved flags are zero.
+    /// Returns the option's data; reserved flags are zero.
     #[must_use]
     pub fn to_wire(self) -> [u8; Self::LEN] {
         let flags = if self.direct_path {

@@ -1,14 +1,13 @@
-//! The schema: which options this host knows, its own and those that a user defines.
+//! Schema of the options that this host knows: geneved's own, and user-defined ones.
 
 use std::collections::BTreeSet;
 
 use crate::wire::option::{MAX_OPTION_DATA, OptionClass, OptionType};
 
-/// The class of geneved's own options unless the operator sets another: of the experimental range
-/// (RFC 8926 section 7).
+/// Class of geneved's own options unless the operator sets another; in the experimental range (RFC 8926 section 7).
 pub const DEFAULT_OPTION_CLASS: OptionClass = OptionClass(0xff47);
 
-/// The types of geneved's own options, in its class.
+/// Types of geneved's own options, in its class.
 pub mod kind {
     use super::OptionType;
 
@@ -16,7 +15,7 @@ pub mod kind {
     pub const ENDPOINT: OptionType = OptionType(0x01);
     /// The labels of the source.
     pub const LABELS: OptionType = OptionType(0x02);
-    /// The labels of the source, which the receiver must enforce.
+    /// Labels of the source, which the receiver must enforce.
     pub const LABELS_CRITICAL: OptionType = OptionType(0x82);
     /// The QoS class.
     pub const CLASS: OptionType = OptionType(0x03);
@@ -24,46 +23,46 @@ pub mod kind {
     pub const SERVICE: OptionType = OptionType(0x04);
 }
 
-/// The names of geneved's own options, in the order of their slots.
+/// Names of geneved's own options, in the order of their slots.
 const OWN_NAMES: [&str; 4] = ["endpoint", "labels", "class", "service"];
-/// How many options have a counter of their own: geneved's four and the user's.
+/// Number of options with their own counter: geneved's four, and user-defined ones.
 pub const COUNTER_SLOTS: usize = 32;
-/// The most options that a user may define.
+/// Most options that a user may define.
 pub const MAX_USER_OPTIONS: usize = COUNTER_SLOTS - OWN_NAMES.len();
 
-/// An option that a user defines.
+/// User-defined option.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OptionDef {
-    /// The name under which it is attached, shown and counted: lower-case letters, digits and `-`.
+    /// Name by which it is attached, displayed and counted: lower-case letters, digits and `-`.
     pub name: String,
     /// Its class.
     pub class: OptionClass,
     /// Its type; the high bit makes it critical.
     pub kind: OptionType,
-    /// Bytes of its data: a multiple of 4, at most 124. Its length never changes (RFC 8926 section 3.5).
+    /// Length of its data in bytes: a multiple of 4, at most 124. It never changes (RFC 8926 section 3.5).
     pub len: u8,
 }
 
-/// Why data is not that of an option.
+/// Why data does not fit an option.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OptionDataError {
     /// The text is not an even number of hexadecimal digits.
     #[error("option {0}: expected its data in hexadecimal, two digits a byte")]
     Hex(String),
-    /// The data has another length than the definition.
+    /// The data's length differs from the definition.
     #[error("option {name}: data of {found} bytes, expected {len}")]
     Length {
         /// The option's name.
         name: String,
-        /// Bytes that were given.
+        /// Length of the data, in bytes.
         found: usize,
-        /// Bytes that it has.
+        /// Length in the definition, in bytes.
         len: u8,
     },
 }
 
 impl OptionDef {
-    /// The data that `hex` spells: two digits a byte, as many bytes as the option has.
+    /// Parses hexadecimal data: two digits per byte, as many bytes as the option has.
     ///
     /// # Errors
     ///
@@ -82,7 +81,7 @@ impl OptionDef {
     }
 }
 
-/// An option that this host knows.
+/// Known option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KnownOption {
     /// What the two endpoints are.
@@ -96,7 +95,7 @@ pub enum KnownOption {
     Class,
     /// The virtual address that a client asked for.
     Service,
-    /// The user's, by its place in the schema: 0 to 27.
+    /// User-defined option, by its index in the schema: 0 to 27.
     Defined(u8),
 }
 
@@ -117,16 +116,16 @@ impl KnownOption {
     }
 }
 
-/// Why options cannot be defined together. The option is named.
+/// Why a set of options cannot be defined.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SchemaError {
-    /// The name is empty or has other characters.
+    /// The name is empty or has invalid characters.
     #[error("option {0:?}: a name has lower-case letters, digits and '-' only")]
     Name(String),
-    /// The name is there twice, or is that of an option of geneved's.
+    /// The name is used twice, or is that of one of geneved's own options.
     #[error("option {0}: there is one of this name already")]
     DuplicateName(String),
-    /// Another option has its class and type.
+    /// Another option has the same class and type.
     #[error("option {name}: {other} has its class and type already")]
     Duplicate {
         /// The later one.
@@ -134,7 +133,7 @@ pub enum SchemaError {
         /// The earlier one.
         other: String,
     },
-    /// Its class and type are, but for the critical bit, those of an option of geneved's.
+    /// Apart from the critical bit, class and type are those of one of geneved's own options.
     #[error("option {name}: types {kind:#04x} and {critical:#04x} of class {class} are geneved's own", critical = kind | OptionType::CRITICAL)]
     Own {
         /// The option.
@@ -144,7 +143,7 @@ pub enum SchemaError {
         /// geneved's class.
         class: OptionClass,
     },
-    /// Its data's length is not a multiple of 4 from 0 to 124.
+    /// The length of its data is not a multiple of 4 from 0 to 124.
     #[error(
         "option {name}: data of {len} bytes: the length is a multiple of 4, at most {MAX_OPTION_DATA}"
     )]
@@ -154,26 +153,26 @@ pub enum SchemaError {
         /// The length, in bytes.
         len: u8,
     },
-    /// There are this many, more than 28.
+    /// This many options, more than 28.
     #[error("{0} options: at most {MAX_USER_OPTIONS} can be defined")]
     TooMany(usize),
 }
 
-/// The options that this host knows.
+/// Schema of the options that this host knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OptionSchema {
     class: OptionClass,
     defined: Vec<OptionDef>,
-    /// Places in `defined`, sorted by class and type.
+    /// Indices into `defined`, sorted by class and type.
     index: Vec<(OptionClass, OptionType, u8)>,
 }
 
 impl OptionSchema {
-    /// geneved's own options in the class `class`, and those that a user defines.
+    /// Returns a schema with geneved's own options in the class `class`, and the user-defined ones.
     ///
     /// # Errors
     ///
-    /// As [`SchemaError`] says.
+    /// See [`SchemaError`].
     pub fn new(class: OptionClass, defined: Vec<OptionDef>) -> Result<OptionSchema, SchemaError> {
         if defined.len() > MAX_USER_OPTIONS {
             return Err(SchemaError::TooMany(defined.len()));
@@ -208,7 +207,7 @@ impl OptionSchema {
             .binary_search_by_key(&(class, kind), |&(class, kind, _)| (class, kind))
     }
 
-    /// What the option with this class and type is, where it is known.
+    /// Returns the option with this class and type, if it is known.
     #[inline]
     #[must_use]
     pub fn lookup(&self, class: OptionClass, kind: OptionType) -> Option<KnownOption> {
@@ -238,13 +237,13 @@ impl OptionSchema {
         &self.defined
     }
 
-    /// The user's option of this name.
+    /// Returns the user-defined option with this name.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<&OptionDef> {
         self.defined.iter().find(|def| def.name == name)
     }
 
-    /// The names of the options in the order of their slots; the slots behind them are not used.
+    /// Names of the options in the order of their slots; the remaining slots are unused.
     pub fn slot_names(&self) -> impl Iterator<Item = &str> {
         OWN_NAMES
             .into_iter()
@@ -263,7 +262,7 @@ impl Default for OptionSchema {
     }
 }
 
-/// What is wrong with a definition by itself.
+/// Checks a single definition.
 fn check(def: &OptionDef, own: OptionClass) -> Result<(), SchemaError> {
     let name = || def.name.clone();
     let in_names = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -276,7 +275,7 @@ fn check(def: &OptionDef, own: OptionClass) -> Result<(), SchemaError> {
             len: def.len,
         });
     }
-    // The other critical bit is refused, too: one number would mean two things on one wire.
+    // Refused with either critical bit: one number must not have two meanings on the wire.
     let kind = def.kind.0 & !OptionType::CRITICAL;
     if def.class == own && (kind::ENDPOINT.0..=kind::SERVICE.0).contains(&kind) {
         return Err(SchemaError::Own {

@@ -1,4 +1,4 @@
-//! Tests of the schema: what is known, and what cannot be defined.
+//! Tests of the schema: known options, and definitions that are refused.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Matching any option of a packet by class, type and data: what a rule asks for.
+//! Matching any option of a packet by class, type and data, as policy rules do.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,14 +6,14 @@ use std::str::FromStr;
 use super::DEFAULT_OPTION_CLASS;
 use crate::wire::option::{MAX_OPTION_DATA, OptionClass, OptionIter, OptionType};
 
-/// Classes that other systems registered, by the names that a user knows them by.
+/// Classes registered by other projects, by their common names.
 const REGISTERED_CLASSES: [(&str, OptionClass); 3] = [
     ("ovn", OptionClass(0x0102)),
     ("aws", OptionClass(0x0108)),
     ("cilium", OptionClass(0x014b)),
 ];
 
-/// The class that `word` names: `geneved` (which is `own`), `ovn`, `aws`, `cilium`, or a number of 16 bits, decimal
+/// Returns the class named by `word`: `geneved` (which is `own`), `ovn`, `aws`, `cilium`, or a 16-bit number, decimal
 /// or hexadecimal after `0x`.
 #[must_use]
 pub fn class_named(word: &str, own: OptionClass) -> Option<OptionClass> {
@@ -26,19 +26,18 @@ pub fn class_named(word: &str, own: OptionClass) -> Option<OptionClass> {
         .or_else(|| u16::try_from(number(word)?).ok().map(OptionClass))
 }
 
-/// What an option must be: its class and type, and where `value` is there, how its data begins.
+/// Matches an option by class and type, and if `value` is set, by the beginning of its data.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OptionMatch {
     /// The class.
     pub class: OptionClass,
     /// The type, critical bit included.
     pub kind: OptionType,
-    /// Value and mask, of equal length: the bits of the mask are compared with the first bytes of the data. Data
-    /// that is shorter does not match.
+    /// Value and mask, of equal length: compared with the first bytes of the data. Shorter data does not match.
     pub value: Option<(Vec<u8>, Vec<u8>)>,
 }
 
-/// Why a text does not describe an option.
+/// Why a text is not an option match.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MatchError {
     /// There is no `:`.
@@ -50,7 +49,7 @@ pub enum MatchError {
     /// The type is not a number.
     #[error("option type '{0}': expected a number from 0 to 0xff")]
     Kind(String),
-    /// Value or mask is not hexadecimal, or has no byte or more than 124.
+    /// Value or mask is not hexadecimal, is empty, or has more than 124 bytes.
     #[error(
         "option data '{0}': expected 1 to {MAX_OPTION_DATA} bytes in hexadecimal, two digits a byte"
     )]
@@ -71,7 +70,7 @@ impl OptionMatch {
     ///
     /// # Errors
     ///
-    /// As [`MatchError`] says.
+    /// See [`MatchError`].
     pub fn parse(text: &str, own: OptionClass) -> Result<OptionMatch, MatchError> {
         let (head, data) = match text.split_once('=') {
             Some((head, data)) => (head, Some(data)),
@@ -90,7 +89,7 @@ impl OptionMatch {
         })
     }
 
-    /// Whether any option in the list is as asked.
+    /// Whether any option in the list matches.
     #[inline]
     #[must_use]
     pub fn matches(&self, mut options: OptionIter<'_>) -> bool {
@@ -134,13 +133,13 @@ impl fmt::Display for OptionMatch {
     }
 }
 
-/// A number without sign, decimal or hexadecimal after `0x`.
+/// Parses a number without sign, decimal or hexadecimal after `0x`.
 fn number(word: &str) -> Option<u32> {
     let (digits, radix) = match word.strip_prefix("0x").or_else(|| word.strip_prefix("0X")) {
         Some(hex) => (hex, 16),
         None => (word, 10),
     };
-    // `from_str_radix` takes a sign.
+    // `from_str_radix` accepts a sign.
     let first = digits.chars().next()?;
     first.is_digit(radix).then_some(())?;
     u32::from_str_radix(digits, radix).ok()

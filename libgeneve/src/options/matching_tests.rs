@@ -1,4 +1,4 @@
-//! Tests of matching options, and of the text that describes a match.
+//! Tests of matching options, and of parsing and printing a match.
 
 use super::*;
 use crate::wire::geneve::{Geneve, GeneveBuilder, Vni};
@@ -9,8 +9,8 @@ fn parse(text: &str) -> OptionMatch {
         .unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
-/// Whether `text` matches a packet with the options 0x0108:0x01 of data 0a0b0c0d and 11223344_55667788, and an
-/// 0x0102:0x80 without data.
+/// Whether `text` matches a packet with two options 0x0108:0x01, with the data 0a0b0c0d and 11223344_55667788, and an
+/// option 0x0102:0x80 without data.
 fn matches(text: &str) -> bool {
     let option = |builder: GeneveBuilder, class, kind, data| {
         builder
@@ -46,7 +46,7 @@ fn any_option_of_the_type_may_match_by_value_and_mask() {
         ("aws:1=1f/f0", true),
         ("aws:1=0000330000/0000ff0000", true),
         ("aws:1=ffffffffff/0000000000", true),
-        // Shorter data than the value does not match, not even where the mask is zero.
+        // Data shorter than the value does not match, even if the mask is zero.
         ("aws:1=112233445566778899", false),
         ("aws:1=000000000000000000/000000000000000000", false),
         ("ovn:0x80=00/00", false),

@@ -1,9 +1,8 @@
-//! The Geneve options that geneved speaks: what their data means.
+//! Geneve options that geneved understands, and the meaning of their data.
 //!
-//! Owns the codecs of geneved's own options, the schema of those that a user defines, reading and
-//! attaching all of them, and matching any option by class, type and data. How options lie in a packet is
-//! [`wire::option`](crate::wire::option)'s; what is done because of them is decided in
-//! [`datapath`](crate::datapath).
+//! Owns the codecs of geneved's own options, the schema of user-defined ones, reading and attaching all of them, and
+//! matching any option by class, type and data. The layout of options in a packet is in
+//! [`wire::option`](crate::wire::option); [`datapath`](crate::datapath) acts on them.
 
 mod class;
 mod endpoint;

@@ -1,36 +1,36 @@
-//! Reading the options of a packet: one walk, and either all that is known of them or the reason to drop.
+//! Reading the options of a packet: in one walk, decodes all known ones, or returns a drop reason.
 
 use super::{ClassOption, EndpointOption, KnownOption, OptionSchema, ServiceOption};
 use crate::drop::DropReason;
 use crate::label::LabelSet;
 use crate::wire::option::OptionIter;
 
-/// What the options of a packet say.
+/// Decoded options of a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReceivedOptions {
-    /// What its endpoints are.
+    /// Types of the two endpoints.
     pub endpoint: Option<EndpointOption>,
-    /// The labels of its source; an empty set is a source that is known to have none.
+    /// Labels of the source; an empty set means that the source is known to have none.
     pub labels: Option<LabelSet>,
     /// Whether this host must enforce the labels.
     pub labels_critical: bool,
-    /// Its QoS class.
+    /// QoS class.
     pub class: Option<ClassOption>,
-    /// The virtual address that a client asked for.
+    /// Virtual address that the client connected to.
     pub service: Option<ServiceOption>,
     /// Which known options are there: bit N is [`KnownOption::slot`] N.
     pub slots: u32,
 }
 
 impl ReceivedOptions {
-    /// Reads all options of a packet (RFC 8926 section 3.5). Those that are not known and not critical are
-    /// passed over; those that a user defined may come several times, geneved's own only once.
+    /// Reads all options of a packet (RFC 8926 section 3.5). Unknown options are skipped unless they are critical;
+    /// user-defined ones may occur several times, geneved's own only once.
     ///
     /// # Errors
     ///
-    /// [`DropReason::UnknownCriticalOption`] for a critical option that `schema` does not know, whatever the C bit
-    /// says and wherever in the list it stands; [`DropReason::OptionMalformed`] for a known option with a
-    /// length or content that its definition forbids, and for one of geneved's own that is there twice.
+    /// [`DropReason::UnknownCriticalOption`] for a critical option that `schema` does not know, regardless of the C
+    /// bit and of its position in the list; [`DropReason::OptionMalformed`] for a known option with a length or
+    /// content that its definition forbids, and for a duplicate of one of geneved's own.
     #[inline]
     pub fn read(
         schema: &OptionSchema,
@@ -53,14 +53,14 @@ impl ReceivedOptions {
         Ok(received)
     }
 
-    /// Whether the option with this slot is there.
+    /// Whether the option with this slot is present.
     #[inline]
     #[must_use]
     pub const fn has(&self, slot: usize) -> bool {
         self.slots >> slot & 1 != 0
     }
 
-    /// Takes one known option in; `None` where it is malformed.
+    /// Decodes one known option; `None` if it is malformed.
     fn take(&mut self, schema: &OptionSchema, known: KnownOption, data: &[u8]) -> Option<()> {
         let bit = 1 << known.slot();
         let repeated = self.slots & bit != 0;

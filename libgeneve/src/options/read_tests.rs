@@ -1,4 +1,4 @@
-//! Tests of reading options: what is known, what drops and why.
+//! Tests of reading options: known ones, and those that cause a drop.
 
 use super::*;
 use crate::label::Label;
@@ -21,7 +21,7 @@ fn schema() -> OptionSchema {
     .unwrap()
 }
 
-/// A header with these options: class, type, data.
+/// Returns a header with these options: class, type, data.
 fn header(options: &[(u16, u8, &[u8])]) -> Vec<u8> {
     let builder = GeneveBuilder::new(Vni::default(), 0x0800);
     let add = |builder: GeneveBuilder, &(class, kind, data): &(u16, u8, &[u8])| {
@@ -50,7 +50,7 @@ fn every_known_option_is_read() {
         (0x0102, 0, &[0; 124]),
         (OWN_CLASS, 2, &[0, 0, 0, 1, 0, 0, 0, 2]),
         (OWN_CLASS, 1, &[0x12, 0, 0, 7]),
-        // What a user defined may come several times.
+        // User-defined options may occur several times.
         (0x0108, 1, &[0; 4]),
     ]);
     let received = read(&bytes).unwrap();
@@ -83,7 +83,7 @@ fn rfc8926_16_known_critical_options_are_read_and_unknown_ones_drop_whatever_the
         header(&[(0x0108, 0x81, &[])]),
         header(&[(OWN_CLASS, 0x81, &[0; 4])]),
         header(&[(0x0109, 0x82, &[0; 8]), (OWN_CLASS, 3, &[0; 4])]),
-        // The duty goes before what else is wrong with the packet.
+        // An unknown critical option takes precedence over other errors.
         header(&[(OWN_CLASS, 3, &[]), (OWN_CLASS, 0xff, &[])]),
     ];
     for c_bit in [0x00, 0x40] {
@@ -167,7 +167,7 @@ fn rfc8926_18_reserved_bits_of_known_options_are_ignored() {
     assert_eq!(read(&bytes), read(&plain));
 }
 
-/// Any packet, and such as are likely to have known options.
+/// Packets with random options, some of which are likely to be known.
 fn packets() -> impl Strategy<Value = Vec<u8>> {
     let class = prop_oneof![Just(OWN_CLASS), Just(0x0108u16), any::<u16>()];
     let kind = prop_oneof![1u8..5, Just(0x82), any::<u8>()];

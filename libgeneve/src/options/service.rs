@@ -1,4 +1,4 @@
-//! The service option: the virtual address that a client asked for.
+//! The service option: the virtual address that a client connected to.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -21,7 +21,7 @@ impl ServiceOption {
     /// Bytes of data with an IPv6 address.
     pub const LEN_V6: usize = 20;
 
-    /// Reads the option's data; `None` unless it has 8 or 20 bytes. Reserved bits are ignored.
+    /// Parses the option's data; `None` unless it has 8 or 20 bytes. Reserved bits are ignored.
     #[must_use]
     pub fn from_wire(data: &[u8]) -> Option<ServiceOption> {
         let (addr, rest) = match data.len() {
@@ -58,7 +58,7 @@ impl ServiceOption {
         &buffer[..len]
     }
 
-    /// Bytes of the option's data: 8 or 20.
+    /// Returns the length of the option's data: 8 or 20.
     #[must_use]
     pub const fn wire_len(&self) -> usize {
         match self.addr {

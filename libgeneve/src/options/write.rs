@@ -1,4 +1,4 @@
-//! Attaching options to a packet: the header that carries them.
+//! Building the Geneve header with the options that are attached to a packet.
 
 use super::{ClassOption, EndpointOption, OptionSchema, ServiceOption, kind};
 use crate::label::{LabelSet, MAX_LABELS};
@@ -6,27 +6,27 @@ use crate::wire::geneve::{BuildError, GeneveBuilder, Vni};
 use crate::wire::header::HeaderBytes;
 use crate::wire::option::{GeneveOption, OPTION_HEADER_LEN};
 
-/// The options of geneved's own that a packet shall carry.
+/// geneved's own options to attach to a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SentOptions {
-    /// What its endpoints are.
+    /// Types of the two endpoints.
     pub endpoint: Option<EndpointOption>,
-    /// The labels of its source, and whether the receiver must enforce them.
+    /// Labels of the source, and whether the receiver must enforce them.
     pub labels: Option<(LabelSet, bool)>,
-    /// Its QoS class.
+    /// QoS class.
     pub class: Option<ClassOption>,
-    /// The virtual address that a client asked for.
+    /// Virtual address that the client connected to.
     pub service: Option<ServiceOption>,
 }
 
 impl SentOptions {
-    /// The Geneve header with these options in the order of the fields, and then those in `defined`, whose data has
-    /// the length of their definition. The C bit follows from the options (RFC 8926 section 3.4).
+    /// Returns the Geneve header with these options in the order of the fields, followed by those in `defined`, whose
+    /// data must have the length of their definition. The C bit is derived from the options (RFC 8926 section 3.4).
     ///
     /// # Errors
     ///
-    /// [`BuildError`] where one of `defined` has no length that an option can have, or all together have more than
-    /// 252 bytes; geneved's own take up to 164.
+    /// [`BuildError`] if the length of one of `defined` cannot be encoded, or if all options together exceed 252
+    /// bytes; geneved's own take up to 164.
     pub fn header<'a>(
         &self,
         schema: &OptionSchema,
@@ -60,7 +60,7 @@ impl SentOptions {
         Ok(builder.finish())
     }
 
-    /// Bytes of these options with their headers, without any that a user defined: 0 to 164.
+    /// Returns the length of these options with their headers, without user-defined ones: 0 to 164 bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         let labels = self.labels.as_ref().map(|(set, _)| set.wire_len());
@@ -77,7 +77,7 @@ impl SentOptions {
         .sum()
     }
 
-    /// Whether there are none.
+    /// Whether there are no options.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -1,7 +1,8 @@
-//! Which destinations are delivered into the interface of a link in mode ip, and what came for others.
+//! Local delivery: which destinations are behind the interface of a link in mode ip, and a record of packets that
+//! were not delivered.
 //!
-//! The interface is in the network namespace of its host: whatever comes out of it, the kernel there takes for itself if
-//! any of its interfaces has the address, or forwards. So only what the link is there for is delivered.
+//! The kernel on the other side of the interface accepts a packet if any of its interfaces has the address, and may
+//! forward others. So only packets for destinations that the link serves are delivered.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,18 +15,18 @@ use super::Link;
 use crate::route::RouteOrigin;
 use crate::time::Now;
 
-/// As what a destination is delivered into the interface.
+/// Why a destination is delivered into the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveredAs {
     /// An address of the interface.
     Address,
     /// An endpoint of this host.
     Endpoint,
-    /// It is in a prefix that is said to live behind the interface.
+    /// In an `allowed` prefix, which is declared to be behind the interface.
     Allowed,
     /// A multicast group.
     Multicast,
-    /// The broadcast address of a network of the interface.
+    /// Broadcast address of one of the interface's networks.
     Broadcast,
 }
 
@@ -41,7 +42,7 @@ impl fmt::Display for DeliveredAs {
     }
 }
 
-/// The prefixes that are said to live behind the interface of a link.
+/// The `allowed` prefixes of a link, which are declared to be behind its interface.
 #[derive(Clone, Debug, Default)]
 pub struct AllowedPrefixes {
     v4: PrefixSet<Ipv4Net>,
@@ -49,7 +50,7 @@ pub struct AllowedPrefixes {
 }
 
 impl AllowedPrefixes {
-    /// These prefixes; their host bits are ignored.
+    /// Returns the set of `prefixes`, ignoring their host bits.
     #[must_use]
     pub fn new(prefixes: &[IpNet]) -> Self {
         let mut all = Self::default();
@@ -62,7 +63,7 @@ impl AllowedPrefixes {
         all
     }
 
-    /// Whether one of them covers `addr`.
+    /// Whether one of the prefixes covers `addr`.
     #[must_use]
     pub fn covers(&self, addr: IpAddr) -> bool {
         match addr {
@@ -73,11 +74,11 @@ impl AllowedPrefixes {
 }
 
 impl Link {
-    /// As what a packet for `addr`, its destination after translation, is delivered into the interface; `None` where it must
-    /// not be.
+    /// Returns why a packet for `addr`, its destination after translation, is delivered into the interface; `None` if
+    /// it must not be.
     #[must_use]
     pub fn delivers(&self, addr: IpAddr) -> Option<DeliveredAs> {
-        // Nobody is reached by these from outside of a host, whatever covers them.
+        // Never valid from outside of a host, whatever prefix covers them.
         if addr.is_loopback() || addr.is_unspecified() {
             return None;
         }
@@ -97,7 +98,7 @@ impl Link {
         if endpoint.is_some_and(|endpoint| endpoint.local) {
             return Some(DeliveredAs::Endpoint);
         }
-        // A route or the remote may have the same prefix, or one within it.
+        // A route or the remote with the same prefix or a longer one must not hide the allowed one.
         if self.allowed.covers(addr) {
             return Some(DeliveredAs::Allowed);
         }
@@ -110,11 +111,11 @@ impl Link {
     }
 }
 
-/// Prefixes that are remembered for each link.
+/// Prefixes recorded per link.
 const UNDELIVERED_PREFIXES: usize = 8;
 
-/// Packets that were not delivered because their destination is not behind the link, put together by prefix: what an
-/// operator needs to see which `allowed` is missing. Each link has its own, so that no tenant fills another's.
+/// Undelivered packets of a link, whose destination is not behind it, aggregated by prefix: shows an operator which
+/// `allowed` is missing. Each link has its own, so that one tenant cannot evict another's entries.
 #[derive(Debug, Default)]
 pub struct UndeliveredPackets {
     noted: Mutex<UndeliveredSlots>,
@@ -123,25 +124,25 @@ pub struct UndeliveredPackets {
 #[derive(Clone, Copy, Debug, Default)]
 struct UndeliveredSlots {
     list: [Option<Undelivered>; UNDELIVERED_PREFIXES],
-    /// When a prefix gave way to another for the last time.
+    /// When a prefix was last evicted in favour of another.
     gave_way: Option<Now>,
 }
 
-/// Packets for one destination, or for several in one prefix.
+/// Undelivered packets for one destination, or for several in one prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Undelivered {
-    /// The destination, or the /24 or /64 of several.
+    /// The destination, or the /24 or /64 that covers several.
     pub prefix: IpNet,
-    /// How many came. It is a lower bound: a packet that comes while another is being counted is not.
+    /// Number of packets; a lower bound, because a packet is not counted while another worker holds the lock.
     pub packets: u64,
     /// The latest destination.
     pub last: IpAddr,
-    /// When it came.
+    /// Time of the latest packet.
     pub at: Now,
 }
 
 impl UndeliveredPackets {
-    /// Notes one packet. Where no place is free, the prefix with the fewest packets gives way.
+    /// Records one packet. If the table is full, the prefix with the fewest packets is evicted.
     pub fn note(&self, addr: IpAddr, now: Now) {
         let Ok(mut noted) = self.noted.try_lock() else {
             return;
@@ -176,7 +177,7 @@ impl UndeliveredPackets {
         }
     }
 
-    /// Forgets packets of which `over` says that they are of no interest any more, and that prefixes gave way before `since`.
+    /// Removes the entries for which `over` returns true, and forgets that prefixes were evicted before `since`.
     pub fn forget(&self, since: Now, over: impl Fn(&Undelivered) -> bool) {
         let mut noted = self.lock();
         for place in &mut noted.list {
@@ -185,7 +186,7 @@ impl UndeliveredPackets {
         noted.gave_way = noted.gave_way.filter(|at| *at >= since);
     }
 
-    /// What was noted, by prefix, and whether prefixes gave way, so that there were others.
+    /// Returns the entries, sorted by prefix, and whether any prefix was evicted, so that there were more.
     #[must_use]
     pub fn all(&self) -> (Vec<Undelivered>, bool) {
         let noted = *self.lock();
@@ -199,7 +200,7 @@ impl UndeliveredPackets {
     }
 }
 
-/// The prefix by which several destinations are put together.
+/// Prefix by which destinations are aggregated.
 fn group_of(addr: IpAddr) -> IpNet {
     let len = match addr {
         IpAddr::V4(Ipv4Addr::BROADCAST) => 32,
@@ -238,7 +239,7 @@ mod tests {
         for addr in ["10.9.0.7", "10.9.0.8", "fd09::1", "fd09::2", "fd09::3"] {
             undelivered.note(ip(addr), Now(1));
         }
-        // Somebody tries one address after the other.
+        // A scan, one address after the other.
         for third in 0..200 {
             undelivered.note(Ipv4Addr::new(172, 16, third, 1).into(), Now(2));
         }
@@ -256,7 +257,7 @@ mod tests {
                 .any(|one| one.prefix == ip("172.16.199.1").into())
         );
         assert_eq!(group_of(Ipv4Addr::BROADCAST.into()).prefix_len(), 32);
-        // What is of no interest any more is forgotten.
+        // Entries that are over are removed.
         undelivered.forget(Now(2), |one| one.at >= Now(2));
         let (all, others) = undelivered.all();
         assert_eq!((all.len(), others), (2, true));

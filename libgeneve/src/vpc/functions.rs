@@ -1,7 +1,7 @@
-//! What a link does beyond carrying packets: endpoints with types and labels, policy, NAT, services, classes.
+//! Functions of a link beyond carrying packets: endpoints with types and labels, policy, NAT, services, classes.
 //!
-//! Owns how these fit a link and how long the options are that follow from them. What each of them
-//! decides is its own module's; in which order they are asked is [`crate::datapath`]'s.
+//! Owns how they belong to a link, and the length of the options that they need. Each module decides for its own
+//! function; [`crate::datapath`] has the order in which they are applied.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -20,18 +20,18 @@ use crate::wire::option::{MAX_OPTIONS_LEN, OPTION_HEADER_LEN, OptionClass, Optio
 /// Bytes of a label on the wire.
 const LABEL_OPTION_LEN: usize = 8;
 
-/// A user-defined option with the data that it carries.
+/// A user-defined option with its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttachedOption {
     /// The option's class.
     pub class: OptionClass,
     /// The option's type.
     pub kind: OptionType,
-    /// The data, a multiple of 4 bytes long, at most 124.
+    /// The data: 0 to 124 bytes, a multiple of 4.
     pub data: Vec<u8>,
 }
 
-/// Another endpoint that a proxied one stands for.
+/// The endpoint that a proxied endpoint stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProxyTarget {
     /// Its overlay address.
@@ -40,52 +40,52 @@ pub struct ProxyTarget {
     pub link: LinkIndex,
 }
 
-/// What is configured of one overlay address, beyond the hosts that it is on.
+/// Configuration of one overlay address, apart from its hosts.
 #[derive(Clone, Debug, Default)]
 pub struct EndpointConfig {
-    /// What it is.
+    /// The endpoint's type.
     pub kind: EndpointType,
-    /// Its labels, where they are known.
+    /// Its labels, if known.
     pub labels: Option<LabelSet>,
-    /// The id of its QoS class.
+    /// ID of its QoS class.
     pub class: Option<u8>,
-    /// The rate of what it sends.
+    /// Rate limit for what it sends.
     pub rate: Option<Arc<Bucket>>,
-    /// What a proxied endpoint of this host stands for.
+    /// For a proxied endpoint of this host: the endpoint that it stands for.
     pub target: Option<ProxyTarget>,
-    /// A scaled endpoint that is here, too, and preferred here.
+    /// A scaled endpoint that is also on this host, which is preferred.
     pub colocated: bool,
-    /// It lives on this host.
+    /// Whether it is on this host.
     pub local: bool,
-    /// Its MAC address, where the configuration says so.
+    /// Its MAC address, if configured.
     pub lladdr: Option<Mac>,
-    /// Options that its packets carry.
+    /// Options that are attached to its packets.
     pub options: Vec<AttachedOption>,
 }
 
-/// Everything that a link does beyond carrying packets. The default does nothing.
+/// All functions of a link. The default has none.
 #[derive(Clone, Debug, Default)]
 pub struct LinkFunctions {
     /// Endpoints by their overlay address.
     pub endpoints: HashMap<IpAddr, EndpointConfig>,
-    /// The rules; `None` allows everything.
+    /// Policy; `None` allows everything.
     pub policy: Option<Arc<Policy>>,
-    /// Address translation.
+    /// NAT rules and pools.
     pub nat: Option<Arc<Nat>>,
-    /// Virtual addresses with backends.
+    /// Virtual addresses and their backends.
     pub services: Option<Arc<ServiceTable>>,
     /// QoS classes.
     pub classes: Vec<Arc<QosClass>>,
-    /// The link's own rate on the way out.
+    /// The link's egress rate limit.
     pub rate: Option<Arc<Bucket>>,
-    /// The same on the way in: the two directions do not share a rate.
+    /// The link's ingress rate limit; the two directions do not share a bucket.
     pub rate_ingress: Option<Arc<Bucket>>,
-    /// Options that every packet carries.
+    /// Options that are attached to every packet.
     pub options: Vec<AttachedOption>,
-    /// Addresses and ports of this host in the VPC, a rule for all sources of each family: what stands in elsewhere for an
-    /// endpoint of this VPC uses them.
+    /// Addresses and ports of this host in the VPC, one rule for all sources of each family: source NAT for packets that
+    /// reach an endpoint of this VPC through a proxied endpoint of another.
     pub stand_ins: Option<Arc<Nat>>,
-    /// Whether packets say what labels their source has.
+    /// Whether packets carry the labels of their source.
     pub labels: bool,
     /// Whether a receiver must enforce labels (type 0x82 instead of 0x02).
     pub labels_critical: bool,
@@ -94,21 +94,21 @@ pub struct LinkFunctions {
 }
 
 impl LinkFunctions {
-    /// The class with this id.
+    /// Returns the class with this ID.
     #[inline]
     #[must_use]
     pub fn class(&self, id: u8) -> Option<&Arc<QosClass>> {
         self.classes.iter().find(|class| class.id == id)
     }
 
-    /// What the proxied endpoint `addr` of this host stands for.
+    /// Returns the endpoint that the proxied endpoint `addr` of this host stands for.
     #[must_use]
     pub fn target(&self, addr: IpAddr) -> Option<ProxyTarget> {
         self.endpoints.get(&addr)?.target
     }
 
-    /// Whether what becomes of a packet in this direction may depend on its ports: where it does not, a fragment without
-    /// them is decided by its addresses and its protocol.
+    /// Whether the verdict on a packet in this direction may depend on its ports. If not, a fragment without ports is
+    /// decided by its addresses and its protocol.
     #[inline]
     #[must_use]
     pub fn needs_ports(&self, direction: Direction) -> bool {
@@ -118,14 +118,14 @@ impl LinkFunctions {
             || policy.is_some_and(|policy| policy.asks_transport(direction))
     }
 
-    /// Whether `addr` is nobody's but stands for others by translation: an outside address of NAT.
+    /// Whether `addr` is an outside address of NAT and not an endpoint.
     #[must_use]
     pub fn translates(&self, addr: IpAddr) -> bool {
         let nat = self.nat.as_ref();
         nat.is_some_and(|nat| nat.has_outside(addr)) && !self.endpoints.contains_key(&addr)
     }
 
-    /// Whether `addr` is nobody's and this host answers for it all the same: an outside address of NAT, or the virtual
+    /// Whether this host answers for `addr` although no endpoint has it: an outside address of NAT, or the virtual
     /// address of a service.
     #[must_use]
     pub fn answers_for(&self, addr: IpAddr) -> bool {
@@ -134,7 +134,7 @@ impl LinkFunctions {
         self.translates(addr) || vip && !self.endpoints.contains_key(&addr)
     }
 
-    /// Bytes of the longest options that the link may send (RFC 8926 section 4.4.1).
+    /// Returns the length in bytes of the longest options that the link may send (RFC 8926 section 4.4.1).
     #[must_use]
     pub fn options_len(&self) -> usize {
         let local = || self.endpoints.values().filter(|e| e.local);
@@ -157,40 +157,40 @@ impl LinkFunctions {
         .sum()
     }
 
-    /// Whether the longest options fit a packet.
+    /// Whether the longest options fit into a header.
     #[must_use]
     pub fn options_fit(&self) -> bool {
         self.options_len() <= MAX_OPTIONS_LEN
     }
 }
 
-/// What the options of a link's packets may take.
+/// What determines the longest options of a link's packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OptionLengths {
-    /// Bytes of the user-defined options of every packet, with their headers.
+    /// Bytes of the user-defined options of every packet, headers included.
     pub link: usize,
-    /// The most bytes of those of one endpoint of this host.
+    /// Most bytes of user-defined options of one endpoint of this host, headers included.
     pub endpoint: usize,
-    /// Whether any endpoint or route has a type.
+    /// Whether any endpoint or route has a type other than simple.
     pub typed: bool,
-    /// The most labels of an endpoint of this host, where packets carry labels.
+    /// Most labels of one endpoint of this host, if packets carry labels.
     pub labels: Option<usize>,
     /// Whether there are QoS classes.
     pub class: bool,
-    /// Whether packets are relayed to the backends of services.
+    /// Whether packets are relayed to backends of services.
     pub relays: bool,
-    /// Whether packets are relayed to where address translation sends them.
+    /// Whether packets are relayed to translated destinations.
     pub translates: bool,
 }
 
 impl OptionLengths {
-    /// The longest options, in bytes.
+    /// Returns the length of the longest options, in bytes.
     #[must_use]
     pub fn sum(&self) -> usize {
         let relays = self.relays || self.translates;
         let labels = match (self.labels, relays) {
             (None, _) => 0,
-            // What is relayed keeps the labels of its source, which another host chose.
+            // A relayed packet keeps the labels of its source, which another host chose.
             (Some(_), true) => OPTION_HEADER_LEN + LABEL_OPTION_LEN * MAX_LABELS,
             (Some(most), false) => OPTION_HEADER_LEN + LABEL_OPTION_LEN * most,
         };
@@ -204,7 +204,7 @@ impl OptionLengths {
     }
 }
 
-/// Bytes of user-defined options with their headers.
+/// Bytes of user-defined options, headers included.
 fn attached(list: &[AttachedOption]) -> usize {
     list.iter().map(|a| OPTION_HEADER_LEN + a.data.len()).sum()
 }

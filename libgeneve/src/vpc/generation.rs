@@ -1,4 +1,4 @@
-//! When a link, and each of its endpoints, changed last: what was decided before that is decided again.
+//! Generation of a link and of its endpoints: the epoch of their latest change. Older decisions are made again.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,26 +9,26 @@ use crate::qos::QosClass;
 use crate::route::RouteOrigin;
 use crate::vpc::LinkFunctions;
 
-/// Changes of single endpoints that a link remembers. A flow that was not looked at for longer is decided again.
+/// Endpoint changes kept per link. A flow that was last checked before the oldest of them is decided again.
 const REMEMBERED: usize = 256;
 
-/// The epochs in which a link and its endpoints changed last.
+/// Epochs of the latest changes of a link and of its endpoints.
 #[derive(Clone, Debug)]
 pub(super) struct Generation {
-    /// Of the latest change that may concern every flow of the link.
+    /// Epoch of the latest change that may affect every flow of the link.
     since: u64,
-    /// Later changes, each of one endpoint; the latest last.
+    /// Later changes of single endpoints, the latest last.
     endpoints: Option<Arc<[(u64, IpAddr)]>>,
 }
 
 impl Generation {
-    /// Of a link of which nothing is known: it may always have changed.
+    /// Generation of an unknown link: never current.
     pub(super) const UNKNOWN: Generation = Generation {
         since: u64::MAX,
         endpoints: None,
     };
 
-    /// Of a link that changed as a whole in this epoch.
+    /// Returns the generation of a link that changed as a whole in `epoch`.
     pub(super) const fn of(epoch: u64) -> Generation {
         Generation {
             since: epoch,
@@ -36,7 +36,7 @@ impl Generation {
         }
     }
 
-    /// The same, after these endpoints changed in `epoch`.
+    /// Returns the generation after these endpoints changed in `epoch`.
     pub(super) fn with(&self, epoch: u64, changed: &[IpAddr]) -> Generation {
         if changed.len() > REMEMBERED {
             return Generation::of(epoch);
@@ -47,7 +47,7 @@ impl Generation {
             .collect();
         let mut since = self.since;
         if let Some(last) = all.len().checked_sub(REMEMBERED + 1) {
-            // Of one epoch all are forgotten, or none.
+            // Drop the changes of one epoch all together.
             since = since.max(all[last].0);
             all.retain(|(at, _)| *at > since);
         }
@@ -57,7 +57,7 @@ impl Generation {
         }
     }
 
-    /// Whether nothing has changed since `epoch` that concerns a flow whose addresses satisfy `uses`.
+    /// Whether no change after `epoch` affects a flow whose addresses satisfy `uses`.
     #[inline]
     pub(super) fn is_current(&self, epoch: u64, uses: impl Fn(IpAddr) -> bool) -> bool {
         let endpoints = self.endpoints.iter().flat_map(|list| list.iter().rev());
@@ -66,19 +66,19 @@ impl Generation {
     }
 }
 
-/// In what a link differs from what it was before.
+/// Difference between two versions of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkChange {
-    /// In nothing.
+    /// None.
     Nothing,
-    /// In these endpoints, and in nothing that concerns the packets of others.
+    /// Only these endpoints changed, and no other packets are affected.
     Endpoints(Vec<IpAddr>),
-    /// In anything.
+    /// Anything may have changed.
     Anything,
 }
 
 impl Link {
-    /// In what the link differs from `before`, as far as packets are treated differently.
+    /// Returns what changed since `before`, as far as packets are treated differently.
     #[must_use]
     pub fn change_from(&self, before: &Link) -> LinkChange {
         let same = (self.encap_len, &self.back, &self.heard_by)
@@ -91,14 +91,14 @@ impl Link {
         let changed = changed_endpoints(&self.config, &before.config);
         match changed.is_empty() {
             true => LinkChange::Nothing,
-            // The owners of a bridge's addresses are looked up by MAC address, too.
+            // The owners of a bridge's addresses are also looked up by MAC address.
             false if self.bridge.is_some() => LinkChange::Anything,
             false => LinkChange::Endpoints(changed),
         }
     }
 }
 
-/// A host that was forgotten and is known again has another number: headers and exits name the old one.
+/// A host that was removed and added again has another ID, and cached headers and next hops name the old one.
 fn same_hosts(now: &Link, before: &Link) -> bool {
     now.hosts.iter().all(|host| match before.host(host.addr) {
         Some(known) => Arc::ptr_eq(host, known),
@@ -217,7 +217,7 @@ fn same_bridge(now: Option<&BridgeConfig>, before: Option<&BridgeConfig>) -> boo
         && Arc::ptr_eq(live, &before.live)
 }
 
-/// Whether both are one thing: what keeps its state when the configuration changes is handed on, not made anew.
+/// Pointer equality: objects with state are handed on when the configuration changes, not rebuilt.
 fn same<T>(now: &Option<Arc<T>>, before: &Option<Arc<T>>) -> bool {
     match (now, before) {
         (Some(now), Some(before)) => Arc::ptr_eq(now, before),
@@ -264,7 +264,7 @@ fn same_endpoint(now: &EndpointConfig, before: &EndpointConfig) -> bool {
             )
 }
 
-/// The addresses of which one of both says something else than the other.
+/// Addresses whose endpoints differ.
 fn changed_endpoints(now: &LinkConfig, before: &LinkConfig) -> Vec<IpAddr> {
     let (new, old) = (&now.functions.endpoints, &before.functions.endpoints);
     let differs = |(addr, endpoint): &(&IpAddr, &EndpointConfig)| {

@@ -1,8 +1,8 @@
-//! What a worker needs to know of the VPCs: links, hosts, and the snapshot that holds them.
+//! Links, hosts, and the snapshot of both that workers read.
 //!
-//! A [`Tables`] value is immutable. The daemon builds a new one for each change of configuration
-//! and publishes it; workers that still hold the old one finish their batch with it. The only
-//! values that change inside are what the underlay taught about a [`Host`].
+//! A [`Tables`] value is immutable. The daemon builds a new one for each change of the configuration and publishes
+//! it; workers that still hold the old one finish their batch with it. The only values that change inside are those
+//! learned from the underlay about a [`Host`].
 
 mod delivery;
 mod functions;
@@ -44,7 +44,7 @@ pub enum Ttl {
     /// The system's default, as the kernel's geneve device does.
     #[default]
     Auto,
-    /// The inner packet's (the uniform model).
+    /// Copied from the inner packet (the uniform model).
     Inherit,
     /// This value, 1 to 255.
     Fixed(u8),
@@ -53,9 +53,9 @@ pub enum Ttl {
 /// How the outer DSCP is chosen. The two ECN bits always follow RFC 6040.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tos {
-    /// The inner packet's DSCP (the uniform model).
+    /// Copied from the inner packet (the uniform model).
     Inherit,
-    /// This value's upper six bits (the pipe model).
+    /// The upper six bits of this value (the pipe model).
     Fixed(u8),
 }
 
@@ -65,7 +65,7 @@ impl Default for Tos {
     }
 }
 
-/// The outer IPv4 header's DF bit. IPv6 always behaves as [`Df::Set`].
+/// How the outer IPv4 DF bit is chosen. IPv6 always behaves as [`Df::Set`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Df {
     /// Set: path MTU discovery works (RFC 8926 section 4.4.1).
@@ -73,43 +73,43 @@ pub enum Df {
     Set,
     /// Clear: routers of the underlay may fragment.
     Unset,
-    /// The inner IPv4 packet's; set for IPv6 inside.
+    /// Copied from the inner IPv4 packet; set for inner IPv6.
     Inherit,
 }
 
-/// One prefix of a VPC and the hosts that it is behind; an empty list of hosts means this host.
+/// A prefix of a VPC and the hosts that it is behind; an empty list of hosts means this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteConfig {
     /// The inner prefix; its host bits are ignored.
     pub prefix: IpNet,
     /// Underlay addresses.
     pub hosts: Vec<IpAddr>,
-    /// Which object of the configuration it is.
+    /// The kind of configuration object that it comes from.
     pub origin: RouteOrigin,
-    /// What is behind it: simple, scaled or gateway for routes and endpoints of several hosts.
+    /// Type of what is behind it: simple, scaled or gateway for routes and for endpoints of several hosts.
     pub kind: EndpointType,
-    /// This host is one of them, too.
+    /// Whether this host is one of them, too.
     pub local: bool,
 }
 
-/// Everything that the packet path must know of a link.
+/// Configuration of a link, as far as the packet path needs it.
 #[derive(Clone, Debug)]
 pub struct LinkConfig {
-    /// The link's place in the tables.
+    /// The link's index in the tables.
     pub index: LinkIndex,
-    /// How its packets are wrapped.
+    /// Encapsulation of its packets.
     pub encapsulation: Encapsulation,
-    /// What its datagrams carry.
+    /// Inner protocol of its datagrams: IP or Ethernet.
     pub inner: InnerProtocol,
-    /// The link's own MAC address, where its datagrams carry frames.
+    /// The link's own MAC address, if its datagrams carry frames.
     pub lladdr: Mac,
-    /// MAC addresses of its neighbours, where the interface knows of none itself.
+    /// Neighbour table, for an interface that has none itself.
     pub neighbors: Arc<NeighborCache>,
-    /// The VPC's id.
+    /// The VPC's VNI.
     pub vni: Vni,
-    /// The UDP port that is sent to and listened on.
+    /// UDP port to send to and listen on.
     pub port: u16,
-    /// The one local underlay address, where the operator named one.
+    /// Local underlay address, if the operator set one.
     pub local: Option<IpAddr>,
     /// The outer TTL.
     pub ttl: Ttl,
@@ -119,27 +119,27 @@ pub struct LinkConfig {
     pub df: Df,
     /// Whether an IPv6 datagram with checksum zero is accepted (`udp6zerocsumrx`).
     pub udp6_zero_csum_rx: bool,
-    /// The inner MTU in force, in bytes of inner IP packet.
+    /// Inner MTU in force, in bytes of inner IP packet.
     pub mtu: u16,
-    /// Addresses of the TUN interface: those of the configuration, then those that others gave it.
+    /// Addresses of the TUN interface: first the configured ones, then those added by others.
     pub addresses: Vec<IpAddr>,
-    /// The broadcast addresses of their networks.
+    /// Broadcast addresses of the interface's networks.
     pub broadcasts: Vec<Ipv4Addr>,
-    /// Prefixes that are said to live behind the interface.
+    /// Prefixes that are declared to be behind the interface.
     pub allowed: Vec<IpNet>,
-    /// What came for other destinations than those behind the interface.
+    /// Packets that were not delivered because their destination is not behind the interface.
     pub undelivered: Arc<UndeliveredPackets>,
     /// The link's `remote`, its routes and its endpoints.
     pub routes: Vec<RouteConfig>,
-    /// What the link does beyond carrying packets.
+    /// Functions beyond carrying packets.
     pub functions: LinkFunctions,
-    /// What it knows of MAC addresses, where its interface is a TAP that others' frames come from.
+    /// MAC address configuration, if the interface is a TAP that carries the frames of others.
     pub bridge: Option<BridgeConfig>,
 }
 
 impl LinkConfig {
-    /// The IPv6 address by which geneved speaks for the link: the first that the interface has, or the link-local one of
-    /// its MAC address.
+    /// Returns the IPv6 address that geneved uses as its own on the link: the interface's first one, or the
+    /// link-local address derived from its MAC address.
     #[must_use]
     pub fn own_v6(&self) -> Ipv6Addr {
         let own = self.addresses.iter().find_map(|addr| match addr {
@@ -152,29 +152,29 @@ impl LinkConfig {
     }
 }
 
-/// One VPC on this host, ready for the packet path.
+/// One VPC on this host, compiled for the packet path.
 #[derive(Debug)]
 pub struct Link {
-    /// What it was built from.
+    /// The configuration that it was built from.
     pub config: LinkConfig,
-    /// Where each inner address lives.
+    /// Route table: the hosts of each inner address.
     pub routes: RouteTable,
-    /// Where each MAC address lives, for a link whose interface is a TAP.
+    /// MAC address tables, if the interface is a TAP.
     pub bridge: Option<Bridge>,
-    /// What is said to live behind the interface, whatever else the routes have for it.
+    /// Prefixes that are declared to be behind the interface, even if `routes` has another entry.
     allowed: AllowedPrefixes,
-    /// The hosts that any route or endpoint names, sorted by address.
+    /// Hosts named by any route or endpoint, sorted by address.
     hosts: Vec<Arc<Host>>,
-    /// Ids of those that the underlay's route leads away from: back to this host. Mostly none.
+    /// IDs of hosts whose underlay route leads back to this host. Mostly none.
     back: Vec<u32>,
-    /// Ids of those that are not heard through the underlay alone. Mostly none.
+    /// IDs of hosts that may be heard through other interfaces than the underlay's, or not at all. Mostly none.
     heard_by: Vec<(u32, ExpectedInterface)>,
     encap_len: usize,
-    /// The link's own rates, for what belongs to no flow.
+    /// The link's own rate limits, for packets that belong to no flow.
     pub(crate) meters: Meters,
 }
 
-/// The rates of a link in each direction.
+/// Rate limits of a link in each direction.
 #[derive(Debug)]
 pub(crate) struct Meters {
     pub(crate) egress: Option<Arc<Meter>>,
@@ -182,7 +182,7 @@ pub(crate) struct Meters {
 }
 
 impl Link {
-    /// Compiles a link; hosts that `registry` does not have yet are added to it.
+    /// Compiles a link; adds new hosts to `registry`.
     #[must_use]
     pub fn new(config: LinkConfig, registry: &mut HostRegistry) -> Self {
         let mut routes = RouteTable::default();
@@ -234,7 +234,8 @@ impl Link {
         }
     }
 
-    /// The same link, which sends nothing to hosts of which `comes_back` says that it would come back to this host.
+    /// Returns the link with sending blocked to the hosts for which `comes_back` returns true: packets to them would
+    /// come back to this host.
     #[must_use]
     pub fn excluding_loops(mut self, comes_back: impl Fn(IpAddr) -> bool) -> Self {
         let back = self.hosts.iter().filter(|host| comes_back(host.addr));
@@ -242,14 +243,14 @@ impl Link {
         self
     }
 
-    /// Whether what is sent to `host` would come back to this host, so that nothing may be.
+    /// Whether packets sent to `host` would come back to this host, so that nothing may be sent there.
     #[inline]
     #[must_use]
     pub fn loops_to(&self, host: &Host) -> bool {
         !self.back.is_empty() && self.back.contains(&host.id)
     }
 
-    /// The host with the underlay address `addr`, if this VPC knows it.
+    /// Returns the host with the underlay address `addr`, if this VPC knows it.
     #[inline]
     #[must_use]
     pub fn host(&self, addr: IpAddr) -> Option<&Arc<Host>> {
@@ -259,23 +260,22 @@ impl Link {
             .map(|at| &self.hosts[at])
     }
 
-    /// Every host that this VPC knows, sorted by address.
+    /// Returns all hosts of this VPC, sorted by address.
     #[must_use]
     pub fn hosts(&self) -> &[Arc<Host>] {
         &self.hosts
     }
 
-    /// Whether an inner packet is one that was wrapped for `host` already, so that wrapping it again would go on without
-    /// end: the underlay's route to the host leads into the link. Says so from the first packet on, when nobody has told of
-    /// the route yet.
+    /// Whether an inner packet was already encapsulated for `host`: the underlay's route to the host leads into the
+    /// link, and encapsulating it again would loop forever. Catches the first packet, even before that route is known.
     #[inline]
     #[must_use]
     pub fn is_recursive(&self, host: &Host, dst: IpAddr, udp_port: Option<u16>) -> bool {
         host.addr == dst && udp_port == Some(self.config.port)
     }
 
-    /// The most bytes that this link sends before an inner packet: the encapsulation's header, options included, and
-    /// the Ethernet header where there is one.
+    /// Returns the most bytes that this link puts before an inner packet: the encapsulation header with its options,
+    /// and the Ethernet header if there is one.
     #[inline]
     #[must_use]
     pub fn encap_len(&self) -> usize {
@@ -292,7 +292,7 @@ fn encap_len(config: &LinkConfig) -> usize {
     config.encapsulation.header_len() + options + config.inner.header_len()
 }
 
-/// The table that all hosts of a fabric use alike to choose one of the hosts of a scaled endpoint. Where this host is
+/// Maglev table to choose one of the hosts of a scaled endpoint; identical on all hosts of a fabric. If this host is
 /// one of them, it is the last member.
 fn spread(route: &RouteConfig, local: Option<IpAddr>) -> Option<Arc<Maglev>> {
     if route.kind != EndpointType::Scaled {
@@ -309,7 +309,7 @@ fn spread(route: &RouteConfig, local: Option<IpAddr>) -> Option<Arc<Maglev>> {
     Maglev::compact(&members).map(Arc::new)
 }
 
-/// What tells a host from others, on all hosts alike.
+/// Identity of a host in the Maglev table, the same on all hosts.
 fn identity(addr: IpAddr) -> [u8; 16] {
     match addr {
         IpAddr::V4(addr) => addr.to_ipv6_mapped().octets(),

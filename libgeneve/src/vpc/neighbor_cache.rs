@@ -1,8 +1,8 @@
-//! MAC addresses of the neighbours of a link that puts IP packets into frames: what was learned, and what is being asked.
+//! Neighbour table of a link that puts IP packets into frames: learned MAC addresses, and pending solicitations.
 //!
-//! A neighbour to which flows go is asked for every few seconds whether it is still there (RFC 4861 section 7.3): first where
-//! it was, then everybody. One that does not answer is forgotten; one to which no flow goes is forgotten after a while
-//! without being asked. Outlives a configuration, as the addresses do. Who may say what is [`crate::datapath`]'s to decide.
+//! A neighbour in use by flows is probed every few seconds (RFC 4861 section 7.3): first by unicast to its known
+//! address, then by multicast. One that does not answer is removed; an unused one expires without being probed. The
+//! table outlives a configuration, as the addresses do. [`crate::datapath`] decides which claims are accepted.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -14,28 +14,28 @@ use crate::l2::{FdbHasher, FdbLimits};
 use crate::time::Now;
 use crate::wire::ethernet::Mac;
 
-/// Addresses that are asked for at once; beyond them questions wait for the answers to others.
+/// Outstanding solicitations; beyond that, new addresses are not solicited.
 const MAX_PENDING_QUERIES: usize = 256;
-/// An address is not asked for again sooner (RFC 4861 section 10, `RETRANS_TIMER`).
+/// Minimum interval between solicitations for one address (RFC 4861 section 10, `RETRANS_TIMER`).
 const RETRANS_TIMER: Duration = Duration::from_secs(1);
-/// What a neighbour said is believed for so long before it is asked again: a third of RFC 4861's `REACHABLE_TIME`, because
-/// nothing else tells that it is there.
+/// Time from a confirmation until the neighbour is probed: a third of RFC 4861's `REACHABLE_TIME`, because there are
+/// no other hints that it is reachable.
 const REACHABLE: Duration = Duration::from_secs(10);
-/// Probes to a neighbour's known MAC address, a second apart.
+/// Unicast probes to the neighbour's known MAC address, a second apart.
 const UNICAST_PROBES: u8 = 2;
-/// All probes; the others go to everybody.
+/// All probes; the remaining ones are multicast.
 const PROBES: u8 = 4;
-/// Probes in a second, at most; who is left out is asked later, and not forgotten meanwhile.
+/// Maximum number of probes per second; neighbours beyond it are probed later, and kept meanwhile.
 const PROBES_AT_ONCE: usize = 128;
-/// For so many seconds the kernel is asked for an interface's own link-local addresses without a neighbour's asking.
+/// Seconds in which the kernel is asked for the interface's link-local addresses although no neighbour solicits one.
 const FIRST_LOOKS: u8 = 3;
 
-/// A neighbour that a flow goes to: while any clone lives, it is asked whether it is still there.
+/// Marks a neighbour as used by a flow: while any clone lives, the neighbour is probed.
 #[derive(Clone, Debug, Default)]
 pub struct NeighborUse(Arc<()>);
 
 impl NeighborUse {
-    /// Equal for clones only.
+    /// Returns an ID that only clones share.
     #[must_use]
     pub fn id(&self) -> usize {
         Arc::as_ptr(&self.0).addr()
@@ -48,38 +48,38 @@ struct CachedNeighbor {
     /// The underlay address of the host that told of it.
     host: IpAddr,
     confirmed: Now,
-    /// Probes since.
+    /// Probes sent since then.
     probes: u8,
     users: NeighborUse,
 }
 
-/// A question whether a neighbour is still there.
+/// Neighbour unreachability probe to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NeighborProbe {
     /// The neighbour's address.
     pub addr: IpAddr,
     /// The underlay address of the host that told of it.
     pub host: IpAddr,
-    /// Where it was; `None` where everybody is asked.
+    /// Its known MAC address for a unicast probe; `None` for a multicast one.
     pub mac: Option<Mac>,
 }
 
-/// See the module's description.
+/// Neighbour table; see the module's description.
 #[derive(Debug)]
 pub struct NeighborCache {
     known: Mutex<hashbrown::HashMap<IpAddr, CachedNeighbor, FdbHasher>>,
     limits: FdbLimits,
     asked: Mutex<HashMap<IpAddr, Now>>,
-    /// An address turned up at another MAC address than before, or nobody has it any more.
+    /// Whether an address changed its MAC address or was lost.
     moved: AtomicBool,
     /// Link-local addresses of the link's own interface.
     link_local: Mutex<Vec<Ipv6Addr>>,
-    /// How often the kernel is still to be asked for them.
+    /// How many more times the kernel is to be asked for them.
     looks: AtomicU8,
 }
 
 impl NeighborCache {
-    /// Nobody is known yet; `key` is secret.
+    /// Returns an empty table; `key` is secret.
     #[must_use]
     pub fn new(key: [u64; 2]) -> Self {
         NeighborCache {
@@ -92,7 +92,8 @@ impl NeighborCache {
         }
     }
 
-    /// The MAC address of `addr`, if it was heard recently enough, and what a flow to it holds.
+    /// Returns the MAC address of `addr`, if it was confirmed recently enough, and the marker that a flow to it
+    /// holds.
     #[must_use]
     pub fn find(&self, addr: IpAddr, now: Now) -> Option<(Mac, NeighborUse)> {
         let known = lock(&self.known);
@@ -101,7 +102,7 @@ impl NeighborCache {
         usable.then(|| (neighbor.mac, neighbor.users.clone()))
     }
 
-    /// Writes down that `addr` has this MAC address, as `host` told.
+    /// Records that `addr` has this MAC address, as learned from `host`.
     pub fn learn(&self, addr: IpAddr, mac: Mac, host: IpAddr, now: Now) {
         let mut known = lock(&self.known);
         let full = known.len() >= self.limits.entries as usize;
@@ -129,7 +130,7 @@ impl NeighborCache {
         lock(&self.asked).remove(&addr);
     }
 
-    /// Whether `addr` is to be asked for now: it was not a moment ago.
+    /// Whether to solicit `addr` now; rate-limited per address.
     pub fn should_ask(&self, addr: IpAddr, now: Now) -> bool {
         let mut asked = lock(&self.asked);
         if asked.len() >= MAX_PENDING_QUERIES {
@@ -145,13 +146,13 @@ impl NeighborCache {
         again
     }
 
-    /// Whether an address has moved, or is nobody's any more, since this was asked last: what was decided by the old MAC
-    /// address must be decided again.
+    /// Returns whether an address has changed its MAC address or was lost since the last call. Decisions that use the
+    /// old MAC address must then be made again.
     pub fn take_moved(&self) -> bool {
         self.moved.swap(false, Relaxed)
     }
 
-    /// Forgets who is silent, and calls `probe` for each neighbour that is to be asked now; to be called every second.
+    /// Removes stale neighbours, and calls `probe` for each one that is to be probed now; call once a second.
     pub fn expire_and_probe(&self, now: Now, mut probe: impl FnMut(NeighborProbe)) {
         let mut left = PROBES_AT_ONCE;
         lock(&self.known).retain(|&addr, neighbor| {
@@ -177,8 +178,8 @@ impl NeighborCache {
         });
     }
 
-    /// Whether `addr` is a link-local address of the link's own interface. A question about one lets the kernel be asked
-    /// again which they are.
+    /// Whether `addr` is a link-local address of the link's own interface. A lookup of any link-local address
+    /// schedules another query of the kernel.
     pub fn is_link_local(&self, addr: IpAddr) -> bool {
         let IpAddr::V6(addr) = addr else {
             return false;
@@ -190,13 +191,13 @@ impl NeighborCache {
         lock(&self.link_local).contains(&addr)
     }
 
-    /// A link-local address of the link's own interface.
+    /// Returns a link-local address of the link's own interface.
     #[must_use]
     pub fn link_local(&self) -> Option<Ipv6Addr> {
         lock(&self.link_local).first().copied()
     }
 
-    /// Whether the kernel is to be asked for the interface's link-local addresses; to be called every second.
+    /// Whether to query the kernel for the interface's link-local addresses now; call once a second.
     pub fn take_link_local_request(&self) -> bool {
         let left = self
             .looks
@@ -204,7 +205,7 @@ impl NeighborCache {
         left.is_ok()
     }
 
-    /// The link-local addresses of the interface are these.
+    /// Sets the link-local addresses of the interface.
     pub fn set_link_local(&self, addresses: Vec<Ipv6Addr>) {
         *lock(&self.link_local) = addresses;
     }
@@ -221,7 +222,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Default for NeighborCache {
-    /// With a key that everybody knows, for links that have no neighbours.
+    /// With a well-known key, for links that have no neighbours.
     fn default() -> Self {
         NeighborCache::new([0, 0])
     }
@@ -282,7 +283,7 @@ mod tests {
         assert!(!here.take_moved(), "no flow went there");
     }
 
-    /// Who is asked in each second of these.
+    /// The probes sent in each of these seconds.
     fn asked(here: &NeighborCache, seconds: std::ops::Range<u64>) -> Vec<(u64, Option<Mac>)> {
         let mut asked = Vec::new();
         for second in seconds {
@@ -311,7 +312,7 @@ mod tests {
         assert!(mac(&here, 1, 24).is_some() && !here.take_moved());
         assert_eq!(asked(&here, 25..30), []);
         assert!(mac(&here, 1, 25).is_none() && here.take_moved());
-        // Learned anew: what held it before does not keep it.
+        // Learned anew: the old flow's marker does not keep it in use.
         here.learn(addr(1), NEIGHBOR_MAC_B, NEIGHBOR_HOST, at(30));
         assert_eq!(asked(&here, 30..60), []);
         drop(held);

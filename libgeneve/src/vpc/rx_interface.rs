@@ -1,38 +1,40 @@
-//! The interface that received an outer datagram, and by which one a host may be heard.
+//! Input interface of an outer datagram, and the interfaces from which a host may be heard.
 //!
-//! An outer address proves nothing: a tenant can write any into a packet of its own, and what leaves the interface of a
-//! link in the daemon's network namespace reaches the daemon's own sockets. The interface cannot be forged.
+//! An outer address proves nothing: a tenant can write any into a packet of its own, and a packet that leaves a
+//! link's interface in the daemon's network namespace reaches the daemon's own sockets. The interface cannot be
+//! forged.
 
 use std::net::IpAddr;
 
 use super::{Host, Link, LinkIndex};
 
-/// Which interface received an outer datagram.
+/// Interface that received an outer datagram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RxInterface {
-    /// One of the underlay.
+    /// An underlay interface.
     Underlay,
-    /// Loopback: this host itself sent it.
+    /// Loopback: sent by this host itself.
     Loopback,
-    /// That of this link, or one that frames and packets of the link can reach: a VLAN above it, a bridge that it is a port
-    /// of.
+    /// The interface of this link, or one that its packets can reach, such as a VLAN on top of it or a bridge that it
+    /// is a port of.
     Link(LinkIndex),
-    /// One of which it is not known what it is, or that is none of the underlay's.
+    /// An interface that is unknown, or not part of the underlay.
     #[default]
     Unknown,
 }
 
-/// By which interface a host is heard, where that is not as for others: through the underlay.
+/// Exception to the rule that a host is heard through the underlay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpectedInterface {
-    /// Also by that of this link, behind which it is: a tunnel in a tunnel, as the operator has configured it.
+    /// Also through the interface of this link, behind which the host is: a tunnel in a tunnel, configured by the
+    /// operator.
     Link(LinkIndex),
-    /// By none: the host is this one, which sends nothing to itself.
+    /// Through none: the host is this one, which sends nothing to itself.
     Nobody,
 }
 
 impl Link {
-    /// The same link, with what `heard_by` says of those of its hosts that are not heard as others are.
+    /// Returns the link with exceptions: `heard_by` lists those of each host.
     #[must_use]
     pub fn with_heard_by(mut self, heard_by: impl Fn(IpAddr) -> Vec<ExpectedInterface>) -> Self {
         let exceptions = self.hosts.iter().flat_map(|host| {
@@ -43,7 +45,7 @@ impl Link {
         self
     }
 
-    /// Whether a datagram of `host` may have come by `interface`.
+    /// Whether a datagram from `host` may arrive at `interface`.
     #[inline]
     #[must_use]
     pub fn hears(&self, host: &Host, interface: RxInterface) -> bool {

@@ -1,4 +1,4 @@
-//! The snapshot of all links that workers read.
+//! Snapshot of all links that workers read.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -16,29 +16,29 @@ use crate::wire::geneve::Vni;
 
 type ByVni = HashMap<u64, LinkIndex, BuildHasherDefault<SipHasher13>>;
 
-/// An immutable snapshot of all links. The next one shares with it what does not change.
+/// Immutable snapshot of all links. The next one shares whatever does not change.
 #[derive(Debug, Default)]
 pub struct Tables {
     links: Vec<Option<Arc<Link>>>,
-    /// When each of them changed last.
+    /// Generation of each link.
     generations: Vec<Generation>,
     names: Arc<Names>,
-    /// Keyed hash of flows: source ports, and the choice among several hosts.
+    /// Keyed flow hash: chooses source ports, and one of several hosts.
     pub hasher: FlowHasher,
-    /// The options that are known.
+    /// Known options.
     pub schema: Arc<OptionSchema>,
-    /// Grows with each snapshot that a daemon publishes: what was decided by an earlier one is decided again, if something
-    /// has changed since that it rests on.
+    /// Epoch: grows with each published snapshot. An older decision is made again if something that it depends on has
+    /// changed since.
     pub epoch: u64,
-    /// The epoch of the latest change that concerns all links.
+    /// Epoch of the latest change that affects all links.
     all_since: u64,
 }
 
-/// By what a datagram's link is found.
+/// Index from ports and VNIs of datagrams to links.
 #[derive(Debug, Default)]
 struct Names {
     by_vni: ByVni,
-    /// How what arrives on each port is wrapped.
+    /// Encapsulation of each UDP port.
     ports: Vec<(u16, Encapsulation)>,
 }
 
@@ -59,8 +59,8 @@ impl Names {
 }
 
 impl Tables {
-    /// A snapshot of these links. Where two have the same VNI on the same port, the later one is reached by its VNI, and
-    /// where two encapsulations share a port, the first one's is understood; the daemon refuses both.
+    /// Returns a snapshot of these links. If two have the same VNI on the same port, the VNI finds the later one; if
+    /// two encapsulations share a port, the first one is used. The daemon refuses both.
     #[must_use]
     pub fn new(links: impl IntoIterator<Item = Arc<Link>>, hasher: FlowHasher) -> Self {
         let mut tables = Tables {
@@ -76,8 +76,8 @@ impl Tables {
         tables
     }
 
-    /// The next snapshot, of this `epoch`: these links are others, or gone, and all else is as it was. A link that is
-    /// made anew and differs in nothing stays the one that it was.
+    /// Returns the next snapshot, with this `epoch`: these links are replaced or removed, and everything else stays.
+    /// A link that is rebuilt without a difference keeps its old value.
     #[must_use]
     pub fn next(
         &self,
@@ -123,8 +123,8 @@ impl Tables {
         tables
     }
 
-    /// The next snapshot, in which these links are as they were and what was decided for them is decided again: what was
-    /// learned of their neighbours has changed.
+    /// Returns the next snapshot, in which these links stay the same but their flows are decided again, because what
+    /// was learned about their neighbours has changed.
     #[must_use]
     pub fn again(&self, epoch: u64, links: &[LinkIndex]) -> Tables {
         let mut tables = self.next(epoch, Arc::clone(&self.schema), []);
@@ -146,40 +146,40 @@ impl Tables {
         self.generations[slot] = generation;
     }
 
-    /// Whether nothing of a link has changed since `epoch` that concerns a packet whose addresses satisfy `uses`.
+    /// Whether no change after `epoch` affects packets of the link whose addresses satisfy `uses`.
     #[inline]
     #[must_use]
     pub fn is_current(&self, link: LinkIndex, epoch: u64, uses: impl Fn(IpAddr) -> bool) -> bool {
         if epoch == self.epoch {
             return true;
         }
-        // Who has decided by later tables knows better.
+        // A decision made with later tables is not current in these.
         let in_time = epoch < self.epoch && self.all_since <= epoch && self.link(link).is_some();
         let generation = self.generations.get(link.0 as usize);
         in_time && generation.is_some_and(|generation| generation.is_current(epoch, uses))
     }
 
-    /// Whether datagrams find their links in both by the same ports and VNIs.
+    /// Whether both find the links of datagrams by the same ports and VNIs.
     #[must_use]
     pub fn has_names_of(&self, other: &Tables) -> bool {
         Arc::ptr_eq(&self.names, &other.names)
     }
 
-    /// The link at `index`.
+    /// Returns the link at `index`.
     #[inline]
     #[must_use]
     pub fn link(&self, index: LinkIndex) -> Option<&Arc<Link>> {
         self.links.get(index.0 as usize)?.as_ref()
     }
 
-    /// The link that carries `vni` on UDP port `port`.
+    /// Returns the link with `vni` on UDP port `port`.
     #[inline]
     #[must_use]
     pub fn by_vni(&self, port: u16, vni: Vni) -> Option<&Arc<Link>> {
         self.link(*self.names.by_vni.get(&vni_key(port, vni))?)
     }
 
-    /// How datagrams on UDP port `port` are wrapped; `None` where no link has it.
+    /// Returns the encapsulation on UDP port `port`; `None` if no link uses it.
     #[inline]
     #[must_use]
     pub fn encapsulation(&self, port: u16) -> Option<Encapsulation> {
@@ -187,7 +187,7 @@ impl Tables {
         Some(found.1)
     }
 
-    /// Every link, in the order of their indices.
+    /// Returns all links in the order of their indices.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Link>> {
         self.links.iter().flatten()
     }

@@ -79,7 +79,7 @@ fn hosts_that_nobody_names_are_forgotten() {
     registry.prune();
     assert!(registry.find(ip("192.0.2.2")).is_none());
     assert_eq!(registry.iter().count(), 1);
-    // A new one is not mistaken for one that is still on its way.
+    // A new host does not get the ID of one whose packets may still be in flight.
     let kept = second.host(ip("192.0.2.3")).unwrap().id;
     assert_ne!(registry.host(ip("192.0.2.4")).id, kept);
 }

@@ -1,7 +1,7 @@
 //! ARP for IPv4 over Ethernet (RFC 826, RFC 5227): layout, checked message, writer.
 //!
-//! Owns the layout, and which messages are probes and announcements. Who may claim an address and who
-//! answers is left to [`crate::bridge`].
+//! Owns the layout, and which messages are probes and announcements. [`crate::bridge`] decides who may claim an
+//! address and who answers.
 
 use std::net::Ipv4Addr;
 
@@ -48,7 +48,7 @@ pub struct ArpPacket {
 }
 
 impl ArpPacket {
-    /// Whether the addresses are those of IPv4 over Ethernet.
+    /// Whether the hardware and protocol fields are those of IPv4 over Ethernet.
     fn is_ipv4_over_ethernet(&self) -> bool {
         self.hardware_type == ETHERNET
             && self.protocol_type == ethertype::IPV4
@@ -57,12 +57,12 @@ impl ArpPacket {
     }
 }
 
-/// What an ARP message is.
+/// ARP operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ArpOperation {
-    /// Who has the target address?
+    /// Asks who has the target address.
     Request,
-    /// The sender has the sender address.
+    /// Says that the sender has the sender address.
     Reply,
 }
 
@@ -75,13 +75,13 @@ pub struct Arp {
     pub sender_mac: Mac,
     /// The sender's address; 0.0.0.0 in a probe.
     pub sender: Ipv4Addr,
-    /// The target's MAC address; of no meaning in a request.
+    /// The target's MAC address; meaningless in a request.
     pub target_mac: Mac,
-    /// The address that is asked for, or the one that the answer is for.
+    /// The requested address, or the address of the reply's receiver.
     pub target: Ipv4Addr,
 }
 
-/// Why bytes are no ARP message that an overlay may carry.
+/// Why bytes are not an ARP message that an overlay may carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArpError {
@@ -97,7 +97,7 @@ pub enum ArpError {
 }
 
 impl Arp {
-    /// Reads the ARP message at the start of `bytes`; what follows it is padding.
+    /// Parses the ARP message at the start of `bytes`; whatever follows it is padding.
     ///
     /// # Errors
     /// See [`ArpError`].
@@ -120,7 +120,7 @@ impl Arp {
         })
     }
 
-    /// The message as it is on the wire.
+    /// Returns the message in wire format.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; ARP_LEN] {
         let operation = match self.operation {
@@ -140,7 +140,7 @@ impl Arp {
         })
     }
 
-    /// The answer to this request in the name of `mac`, which has the target address.
+    /// Returns the reply to this request, which says that `mac` has the target address.
     #[must_use]
     pub fn reply(&self, mac: Mac) -> Arp {
         Arp {
@@ -152,13 +152,13 @@ impl Arp {
         }
     }
 
-    /// Whether the sender asks if an address is in use before it takes it (RFC 5227 section 1.1).
+    /// Whether the sender checks that an address is free before using it (RFC 5227 section 1.1).
     #[must_use]
     pub fn is_probe(&self) -> bool {
         self.operation == ArpOperation::Request && self.sender.is_unspecified()
     }
 
-    /// Whether the sender tells everybody of its own address (RFC 5227 section 1.1, RFC 5944 section 4.6).
+    /// Whether the sender announces its own address (RFC 5227 section 1.1, RFC 5944 section 4.6).
     #[must_use]
     pub fn is_announcement(&self) -> bool {
         self.sender == self.target

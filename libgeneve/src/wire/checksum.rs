@@ -1,14 +1,13 @@
 //! The Internet checksum: full, in pieces, incremental, and over the pseudo-header.
 //!
-//! Owns one's complement arithmetic (RFC 1071, RFC 1624). Which bytes of a packet a checksum covers
-//! and where it is stored is [`transport_checksum`](super::transport_checksum)'s and
-//! [`ip`](super::ip)'s business.
+//! Owns one's complement arithmetic (RFC 1071, RFC 1624). [`transport_checksum`](super::transport_checksum) and
+//! [`ip`](super::ip) know which bytes of a packet a checksum covers and where it is stored.
 
 use std::net::IpAddr;
 
-/// A one's complement sum of 16-bit words that is still being added up.
+/// Running one's complement sum of 16-bit words.
 ///
-/// Pieces may come in any order, as long as each but the last has an even length.
+/// Pieces may be added in any order, as long as each but the last has an even length.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(
     // Words are summed as the machine loads them: the one's complement sum of byte-swapped words is
@@ -17,11 +16,11 @@ pub struct Sum(
     u64,
 );
 
-/// Bytes that are summed before the 64-bit accumulator is folded.
+/// Most bytes to sum before the 64-bit accumulator is folded.
 const BLOCK: usize = 1 << 16;
 
 impl Sum {
-    /// The sum of nothing.
+    /// The empty sum.
     pub const ZERO: Sum = Sum(0);
 
     /// Adds `bytes` as big-endian words. An odd tail is padded with a zero byte, so only the last
@@ -60,7 +59,7 @@ impl Sum {
         }
     }
 
-    /// Joins two sums.
+    /// Adds two sums.
     #[inline]
     #[must_use]
     #[allow(
@@ -72,7 +71,7 @@ impl Sum {
         Sum((sum & 0xffff_ffff) + (sum >> 32))
     }
 
-    /// The sum as 16 bits in host order, not inverted: what a partial checksum field holds.
+    /// Returns the sum as 16 bits in host order, not inverted: the value of a partial checksum field.
     #[inline]
     #[must_use]
     pub const fn fold(self) -> u16 {
@@ -83,7 +82,7 @@ impl Sum {
         u16::from_be(sum as u16)
     }
 
-    /// The inverted sum in host order: what a checksum field holds when it is finished.
+    /// Returns the inverted sum in host order: the value of a finished checksum field.
     #[inline]
     #[must_use]
     pub const fn checksum(self) -> u16 {
@@ -116,7 +115,7 @@ fn sum_block(block: &[u8]) -> Sum {
     Sum((sum & 0xffff_ffff) + (sum >> 32))
 }
 
-/// The sum of the pseudo-header of TCP, UDP and ICMPv6 (RFC 9293 section 3.1, RFC 8200 section 8.1).
+/// Returns the sum of the pseudo-header of TCP, UDP and ICMPv6 (RFC 9293 section 3.1, RFC 8200 section 8.1).
 ///
 /// `transport_len` is the length in bytes of the transport header and its payload.
 #[inline]
@@ -129,21 +128,21 @@ pub fn pseudo_header(src: IpAddr, dst: IpAddr, protocol: u8, transport_len: u32)
         .dword(transport_len)
 }
 
-/// The checksum field after one 16-bit word of the covered bytes changed (RFC 1624 equation 3).
+/// Returns the checksum after one 16-bit word of the covered bytes changed (RFC 1624 equation 3).
 #[inline]
 #[must_use]
 pub const fn update16(check: u16, old: u16, new: u16) -> u16 {
     Sum::ZERO.word(!check).word(!old).word(new).checksum()
 }
 
-/// The checksum field after one 32-bit field of the covered bytes changed (RFC 1624 equation 3).
+/// Returns the checksum after one 32-bit field of the covered bytes changed (RFC 1624 equation 3).
 #[inline]
 #[must_use]
 pub const fn update32(check: u16, old: u32, new: u32) -> u16 {
     Sum::ZERO.word(!check).dword(!old).dword(new).checksum()
 }
 
-/// The checksum field after an address that it covers changed. The families may differ.
+/// Returns the checksum after an address that it covers changed. The families may differ.
 #[inline]
 #[must_use]
 pub fn update_addr(check: u16, old: IpAddr, new: IpAddr) -> u16 {
@@ -152,7 +151,7 @@ pub fn update_addr(check: u16, old: IpAddr, new: IpAddr) -> u16 {
     Sum::ZERO.word(!check).word(removed).address(new).checksum()
 }
 
-/// The checksum field at `at` of `bytes`, in host order.
+/// Reads the checksum field at `at` of `bytes`, in host order.
 #[inline]
 #[must_use]
 pub(crate) fn field(bytes: &[u8], at: usize) -> u16 {
@@ -165,8 +164,8 @@ pub(crate) fn set_field(bytes: &mut [u8], at: usize, check: u16) {
     bytes[at..at + 2].copy_from_slice(&check.to_be_bytes());
 }
 
-/// Whether a transport checksum field holds a partial checksum: the folded, non-inverted sum of the
-/// pseudo-header, which leaves the rest to an offload (`VIRTIO_NET_HDR_F_NEEDS_CSUM`).
+/// Whether a transport checksum field holds a partial checksum: the folded, non-inverted sum of the pseudo-header, to
+/// be finished by an offload (`VIRTIO_NET_HDR_F_NEEDS_CSUM`).
 #[inline]
 #[must_use]
 pub const fn is_partial(field: u16, pseudo_header: Sum) -> bool {
@@ -178,7 +177,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// RFC 1071 word by word, as slow and plain as it can be.
+    /// Straightforward RFC 1071, word by word.
     fn reference(bytes: &[u8]) -> u16 {
         let mut sum = 0u32;
         for pair in bytes.chunks(2) {

@@ -1,4 +1,4 @@
-//! The encapsulations that a link can use, and what all of them say: VNI, options, what is inside and where it begins.
+//! The encapsulations of a link, and what they have in common: VNI, options, inner protocol, header length.
 //!
 //! One file each has the wire format ([`geneve`](super::geneve), [`vxlan`](super::vxlan)); here is what tells them apart.
 //! Everything else speaks of an [`Encapsulation`] and of an [`EncapHeader`].
@@ -13,7 +13,7 @@ use super::header::HeaderBytes;
 use super::option::OptionIter;
 use super::vxlan::{VXLAN_HEADER_LEN, VXLAN_PORT, Vxlan, VxlanError, vxlan_header};
 
-/// How packets of a VPC are wrapped into UDP.
+/// Encapsulation of a VPC's packets in UDP.
 ///
 /// ```
 /// use libgeneve::wire::encapsulation::{Encapsulation, EnvelopeError, Inner};
@@ -37,7 +37,7 @@ pub enum Encapsulation {
     Vxlan,
 }
 
-/// What a link's datagrams carry.
+/// Inner protocol of a link's datagrams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum InnerProtocol {
     /// IP packets.
@@ -48,7 +48,7 @@ pub enum InnerProtocol {
 }
 
 impl InnerProtocol {
-    /// Bytes of the header between the encapsulation's and the IP packet.
+    /// Bytes of the inner header before the IP packet.
     #[inline]
     #[must_use]
     pub const fn header_len(self) -> usize {
@@ -74,30 +74,30 @@ impl fmt::Display for InnerProtocol {
     }
 }
 
-/// What the header of an encapsulation says.
+/// Decoded encapsulation header.
 #[derive(Clone, Copy, Debug)]
 pub struct EncapHeader<'a> {
-    /// The virtual network.
+    /// The VNI.
     pub vni: Vni,
-    /// What is inside: an EtherType, or [`protocol_type::ETHERNET`].
+    /// Inner protocol: an EtherType, or [`protocol_type::ETHERNET`].
     pub protocol: u16,
-    /// A control message, whose payload is never forwarded.
+    /// Whether it is a control message, whose payload is never forwarded.
     pub control: bool,
-    /// The options, as they were received.
+    /// The options as received.
     pub options: &'a [u8],
-    /// Bytes before what is inside.
+    /// Offset of the inner packet or frame.
     pub header_len: usize,
 }
 
 impl<'a> EncapHeader<'a> {
-    /// The options, in their order on the wire.
+    /// Returns the options in wire order.
     #[inline]
     #[must_use]
     pub fn options(&self) -> OptionIter<'a> {
         OptionIter::new(self.options)
     }
 
-    /// What is inside; `None` for what no link carries.
+    /// Returns the inner protocol; `None` for one that no link carries.
     #[inline]
     #[must_use]
     pub fn inner(&self) -> Option<InnerProtocol> {
@@ -109,23 +109,23 @@ impl<'a> EncapHeader<'a> {
     }
 }
 
-/// Why a datagram cannot be unwrapped.
+/// Why a datagram cannot be decapsulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncapError {
-    /// It is not a Geneve packet.
+    /// Not a Geneve packet.
     #[error(transparent)]
     Geneve(#[from] GeneveError),
-    /// It is not a VXLAN packet.
+    /// Not a VXLAN packet.
     #[error(transparent)]
     Vxlan(#[from] VxlanError),
 }
 
 impl Encapsulation {
-    /// All of them.
+    /// All encapsulations.
     pub const ALL: [Encapsulation; 2] = [Encapsulation::Geneve, Encapsulation::Vxlan];
 
-    /// The name that `ip link` gives devices of the kind.
+    /// The type name of the device in `ip link`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -134,7 +134,7 @@ impl Encapsulation {
         }
     }
 
-    /// The name for people.
+    /// The display name.
     #[must_use]
     pub const fn title(self) -> &'static str {
         match self {
@@ -143,7 +143,7 @@ impl Encapsulation {
         }
     }
 
-    /// The UDP port that IANA assigned.
+    /// The UDP port assigned by IANA.
     #[must_use]
     pub const fn port(self) -> u16 {
         match self {
@@ -171,7 +171,7 @@ impl Encapsulation {
         }
     }
 
-    /// What links carry that were not told.
+    /// The inner protocol of links that do not configure one.
     #[must_use]
     pub const fn default_inner(self) -> InnerProtocol {
         match self {
@@ -180,7 +180,7 @@ impl Encapsulation {
         }
     }
 
-    /// Whether it can carry this.
+    /// Whether it can carry `inner`.
     #[must_use]
     pub const fn carries(self, inner: InnerProtocol) -> bool {
         match (self, inner) {
@@ -189,7 +189,7 @@ impl Encapsulation {
         }
     }
 
-    /// Unwraps a UDP payload.
+    /// Parses the encapsulation header of a UDP payload.
     ///
     /// # Errors
     ///
@@ -220,8 +220,8 @@ impl Encapsulation {
         }
     }
 
-    /// The header without options of a packet of `vni` that carries `protocol`, an EtherType or
-    /// [`protocol_type::ETHERNET`]. VXLAN carries the latter only, and does not say so.
+    /// Returns the header without options of a packet of `vni` that carries `protocol`, an EtherType or
+    /// [`protocol_type::ETHERNET`]. VXLAN carries only the latter, and has no field for it.
     #[must_use]
     pub fn header(self, vni: Vni, protocol: u16) -> HeaderBytes {
         match self {

@@ -1,6 +1,6 @@
 //! The Ethernet II header with up to two VLAN tags: layout, view and writers (IEEE 802.3, 802.1Q, 802.1ad).
 //!
-//! Owns MAC addresses, tags and the EtherType of what follows. What the frame carries is others': [`arp`](super::arp),
+//! Owns MAC addresses, tags and the EtherType of the payload. The payload is parsed by [`arp`](super::arp) and
 //! [`packet`](super::packet).
 
 use std::fmt;
@@ -19,9 +19,9 @@ pub const ETHERNET_HEADER_LEN: usize = size_of::<EthernetHeader>();
 pub const VLAN_TAG_LEN: usize = size_of::<VlanTag>();
 /// Bytes of the longest header: two tags.
 pub const MAX_ETHERNET_HEADER_LEN: usize = ETHERNET_HEADER_LEN + 2 * VLAN_TAG_LEN;
-/// Where tags begin, and in a frame without any the EtherType.
+/// Offset of the first tag, or of the EtherType in an untagged frame.
 const TAGS: usize = offset_of!(EthernetHeader, ether_type);
-/// The least EtherType: what is below is a length (IEEE 802.3 section 3.2.6).
+/// Lowest EtherType; smaller values are lengths (IEEE 802.3 section 3.2.6).
 const MIN_ETHER_TYPE: u16 = 0x600;
 
 /// EtherTypes (IEEE 802 numbers).
@@ -40,8 +40,8 @@ pub mod ethertype {
 
 /// The header of an untagged frame (IEEE 802.3 section 3.1.1).
 ///
-/// In a tagged frame the tags stand between `source` and the EtherType, so that `ether_type` is the TPID of the
-/// first one.
+/// In a tagged frame the tags are between `source` and the EtherType, so that `ether_type` is the TPID of the first
+/// tag.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]
@@ -49,7 +49,7 @@ pub mod ethertype {
 pub struct EthernetHeader {
     /// Whom the frame is for.
     pub destination: Mac,
-    /// Who sent it.
+    /// Source address.
     pub source: Mac,
     /// The EtherType of the payload, or the TPID of the first tag.
     pub ether_type: U16,
@@ -63,12 +63,12 @@ pub struct EthernetHeader {
 pub struct VlanTag {
     /// The tag protocol identifier: [`ethertype::VLAN`] or [`ethertype::SERVICE_VLAN`].
     pub tpid: U16,
-    /// The tag control information: priority (3 bits), drop eligibility (1 bit), VLAN id (12 bits).
+    /// The tag control information: priority (3 bits), drop eligibility (1 bit), VLAN ID (12 bits).
     pub tci: U16,
 }
 
 impl VlanTag {
-    /// The VLAN id: 0 (only a priority) to 4,095.
+    /// The VLAN ID: 0 (priority tag) to 4,095.
     #[inline]
     #[must_use]
     pub const fn id(self) -> u16 {
@@ -97,46 +97,46 @@ impl VlanTag {
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
-    /// Everybody: `ff:ff:ff:ff:ff:ff`.
+    /// The broadcast address, `ff:ff:ff:ff:ff:ff`.
     pub const BROADCAST: Mac = Mac([0xff; 6]);
 
-    /// Whether it names a group, the broadcast included (the I/G bit), and so nobody's own address.
+    /// Whether this is a group address (I/G bit), which includes the broadcast address.
     #[inline]
     #[must_use]
     pub const fn is_multicast(self) -> bool {
         self.0[0] & 1 != 0
     }
 
-    /// Whether it can be somebody's own address: neither a group nor all zeros.
+    /// Whether this can be the address of a single station: neither a group nor all zeros.
     #[inline]
     #[must_use]
     pub fn is_unicast(self) -> bool {
         !self.is_multicast() && self.0 != [0; 6]
     }
 
-    /// The address of the group `group` (RFC 2464 section 7).
+    /// Returns the MAC address of the multicast group `group` (RFC 2464 section 7).
     #[must_use]
     pub const fn of_multicast_v6(group: Ipv6Addr) -> Mac {
         let [.., a, b, c, d] = group.octets();
         Mac([0x33, 0x33, a, b, c, d])
     }
 
-    /// The address of the group `group` (RFC 1112 section 6.4).
+    /// Returns the MAC address of the multicast group `group` (RFC 1112 section 6.4).
     #[must_use]
     pub const fn of_multicast_v4(group: Ipv4Addr) -> Mac {
         let [_, a, b, c] = group.octets();
         Mac([0x01, 0x00, 0x5e, a & 0x7f, b, c])
     }
 
-    /// An address of one's own making (the U/L bit is set) with these last 40 bits.
+    /// Returns a locally administered address (U/L bit set) with these last 40 bits.
     #[must_use]
     pub const fn local(rest: [u8; 5]) -> Mac {
         let [a, b, c, d, e] = rest;
         Mac([0x02, a, b, c, d, e])
     }
 
-    /// Another address for the same host, of its own making: the U/L bit is set, and the bit before it is the other way
-    /// round.
+    /// Returns a second, locally administered address for the same host: the U/L bit is set, and the next higher bit
+    /// is inverted.
     #[must_use]
     pub const fn companion(self) -> Mac {
         let [a, rest @ ..] = self.0;
@@ -144,7 +144,7 @@ impl Mac {
         Mac([(a | 0x02) ^ 0x04, b, c, d, e, f])
     }
 
-    /// The link-local address that is made of it (RFC 4291 appendix A).
+    /// Returns the link-local address derived from it (RFC 4291 appendix A).
     #[must_use]
     pub const fn link_local(self) -> Ipv6Addr {
         let [a, b, c, d, e, f] = self.0;
@@ -161,7 +161,7 @@ impl Mac {
     }
 }
 
-/// As `ip` writes it: `52:54:00:12:34:56`.
+/// As printed by `ip`: `52:54:00:12:34:56`.
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;
@@ -169,12 +169,12 @@ impl fmt::Display for Mac {
     }
 }
 
-/// A text is not a MAC address.
+/// The text is not a MAC address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a MAC address is six bytes in hexadecimal, such as 52:54:00:12:34:56")]
 pub struct MacError;
 
-/// Takes six groups of one or two hexadecimal digits, separated by colons.
+/// Accepts six groups of one or two hexadecimal digits, separated by colons.
 impl FromStr for Mac {
     type Err = MacError;
     fn from_str(text: &str) -> Result<Mac, MacError> {
@@ -195,7 +195,7 @@ impl FromStr for Mac {
     }
 }
 
-/// An Ethernet frame whose header was checked: it is whole, and has two tags at most.
+/// An Ethernet frame whose header was checked: it is complete, and has at most two tags.
 #[derive(Clone, Copy, Debug)]
 pub struct Ethernet<'a> {
     header: &'a EthernetHeader,
@@ -208,26 +208,26 @@ pub struct Ethernet<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EthernetError {
-    /// The frame ends before its header does.
+    /// The frame ends within the header.
     #[error("the frame ends before its Ethernet header does")]
     Truncated,
-    /// More VLAN tags than two.
+    /// More than two VLAN tags.
     #[error("the frame has more than two VLAN tags")]
     TooManyTags,
-    /// What follows has a length instead of an EtherType (IEEE 802.3 with LLC).
+    /// A length instead of an EtherType (IEEE 802.3 with LLC).
     #[error("the frame has a length where its EtherType should be")]
     NoEtherType,
-    /// The source address is that of a group, or all zeros.
+    /// The source address is a group address, or all zeros.
     #[error("the frame's source is nobody's own address")]
     Source,
 }
 
 impl<'a> Ethernet<'a> {
-    /// Parses a frame, without preamble and check sequence.
+    /// Parses a frame without preamble and FCS.
     ///
     /// # Errors
     ///
-    /// As [`EthernetError`] says.
+    /// See [`EthernetError`].
     #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Ethernet<'a>, EthernetError> {
         let header: &EthernetHeader = prefix(bytes).ok_or(EthernetError::Truncated)?;
@@ -263,21 +263,21 @@ impl<'a> Ethernet<'a> {
         self.header.destination
     }
 
-    /// Who sent it: never a group.
+    /// The source address; never a group.
     #[inline]
     #[must_use]
     pub fn src(&self) -> Mac {
         self.header.source
     }
 
-    /// The EtherType of the payload, behind all tags.
+    /// The EtherType of the payload, after all tags.
     #[inline]
     #[must_use]
     pub fn ether_type(&self) -> u16 {
         self.ether_type
     }
 
-    /// The VLAN tags, the outermost first: none, one or two.
+    /// The VLAN tags, outermost first: at most two.
     #[inline]
     #[must_use]
     pub fn tags(&self) -> &'a [VlanTag] {
@@ -286,7 +286,7 @@ impl<'a> Ethernet<'a> {
             .unwrap_or_default()
     }
 
-    /// Whether there is a VLAN tag.
+    /// Whether the frame has a VLAN tag.
     #[inline]
     #[must_use]
     pub fn is_tagged(&self) -> bool {
@@ -300,14 +300,14 @@ impl<'a> Ethernet<'a> {
         self.header_len
     }
 
-    /// The header as it was received.
+    /// The header as received.
     #[inline]
     #[must_use]
     pub fn header_bytes(&self) -> &'a [u8] {
         &self.bytes[..self.header_len]
     }
 
-    /// What the frame carries, padding included.
+    /// The payload, padding included.
     #[inline]
     #[must_use]
     pub fn payload(&self) -> &'a [u8] {
@@ -315,7 +315,7 @@ impl<'a> Ethernet<'a> {
     }
 }
 
-/// The header of an untagged frame.
+/// Returns the header of an untagged frame.
 #[must_use]
 pub fn ethernet_header(dst: Mac, src: Mac, ether_type: u16) -> [u8; ETHERNET_HEADER_LEN] {
     transmute!(EthernetHeader {
@@ -325,7 +325,7 @@ pub fn ethernet_header(dst: Mac, src: Mac, ether_type: u16) -> [u8; ETHERNET_HEA
     })
 }
 
-/// The header of a frame with tags, the outermost first, and its length; `None` for more than two.
+/// Returns the header of a frame with tags, outermost first, and its length; `None` for more than two tags.
 #[must_use]
 pub fn tagged_header(
     dst: Mac,

@@ -1,8 +1,8 @@
 //! The Geneve base header: layout, view and builder (RFC 8926 section 3.4).
 //!
-//! Owns version, Opt Len, the O and C bits, the protocol type and the VNI, and the check that the
-//! option list fills Opt Len exactly. The options themselves are [`option`](super::option)'s; which
-//! of them are known, and whether a packet is dropped, is the caller's decision.
+//! Owns version, Opt Len, the O and C bits, the protocol type and the VNI, and the check that the option list fills
+//! Opt Len exactly. The options themselves are in [`option`](super::option); the caller decides which of them are
+//! known, and whether a packet is dropped.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,10 +20,10 @@ use super::option::{
 pub const GENEVE_PORT: u16 = 6081;
 /// Bytes of the header without options.
 pub const BASE_HEADER_LEN: usize = size_of::<GeneveHeader>();
-/// The most bytes of a header: 8 of the base header and 63 words of options.
+/// Most bytes of a header: 8 of the base header and 63 words of options.
 pub const MAX_HEADER_LEN: usize = BASE_HEADER_LEN + MAX_OPTIONS_LEN;
 
-/// Protocol types: the EtherTypes of what a packet carries.
+/// Protocol types: the EtherType of the inner packet.
 pub mod protocol_type {
     pub use crate::wire::ethernet::ethertype::{IPV4, IPV6};
     /// An Ethernet frame ("transparent Ethernet bridging").
@@ -36,7 +36,7 @@ pub mod protocol_type {
 )]
 #[repr(C)]
 pub struct GeneveHeader {
-    /// Ver (2 bits) and Opt Len (6 bits): words of four bytes that the options take.
+    /// Ver (2 bits) and Opt Len (6 bits): length of the options in words of four bytes.
     pub version_opt_len: u8,
     /// O: control packet; C: critical options are present; six reserved bits.
     pub flags: u8,
@@ -54,7 +54,7 @@ impl GeneveHeader {
     /// The C bit of [`flags`](Self::flags).
     pub const CRITICAL: u8 = 0x40;
 
-    /// The version: only 0 is known.
+    /// The version: only 0 is defined.
     #[inline]
     #[must_use]
     pub const fn version(&self) -> u8 {
@@ -81,10 +81,10 @@ impl GeneveHeader {
 pub struct Vni(u32);
 
 impl Vni {
-    /// The largest: 16,777,215.
+    /// The largest VNI: 16,777,215.
     pub const MAX: Vni = Vni(0xff_ffff);
 
-    /// The identifier `id`; `None` above [`Vni::MAX`].
+    /// Returns the VNI `id`; `None` above [`Vni::MAX`].
     #[must_use]
     pub const fn new(id: u32) -> Option<Vni> {
         if id <= Self::MAX.0 {
@@ -94,7 +94,7 @@ impl Vni {
         }
     }
 
-    /// The identifier in a header: 24 bits, big-endian.
+    /// Reads a VNI from a header: 24 bits, big-endian.
     #[inline]
     #[must_use]
     pub const fn from_wire(bytes: [u8; 3]) -> Vni {
@@ -102,7 +102,7 @@ impl Vni {
         Vni(u32::from_be_bytes([0, a, b, c]))
     }
 
-    /// The identifier as a header has it: 24 bits, big-endian.
+    /// Returns the VNI as in a header: 24 bits, big-endian.
     #[inline]
     #[must_use]
     pub const fn to_wire(self) -> [u8; 3] {
@@ -110,7 +110,7 @@ impl Vni {
         [a, b, c]
     }
 
-    /// The identifier as a number: 0 to 16,777,215.
+    /// Returns the VNI as a number: 0 to 16,777,215.
     #[inline]
     #[must_use]
     pub const fn value(self) -> u32 {
@@ -131,7 +131,7 @@ impl TryFrom<u32> for Vni {
     }
 }
 
-/// A number or a text is not a VNI.
+/// The number or text is not a VNI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid id: a virtual network identifier is a number from 0 to 16777215")]
 pub struct VniError;
@@ -142,7 +142,7 @@ impl fmt::Display for Vni {
     }
 }
 
-/// Takes decimal digits, or hexadecimal ones after `0x`.
+/// Accepts decimal digits, or hexadecimal ones after `0x`.
 impl FromStr for Vni {
     type Err = VniError;
     fn from_str(text: &str) -> Result<Vni, VniError> {
@@ -150,7 +150,7 @@ impl FromStr for Vni {
             Some(hex) => (hex, 16),
             None => (text, 10),
         };
-        // `from_str_radix` takes a sign, which an identifier has not.
+        // `from_str_radix` accepts a sign.
         if !digits.starts_with(|first: char| first.is_digit(radix)) {
             return Err(VniError);
         }
@@ -185,11 +185,11 @@ pub struct Geneve<'a> {
     header_len: usize,
 }
 
-/// Why bytes are not a Geneve packet. Each of them means: drop it, silently.
+/// Why bytes are not a Geneve packet. In each case the packet must be dropped silently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GeneveError {
-    /// The buffer ends before the base header, or before Opt Len says.
+    /// The buffer ends within the base header, or within the options.
     #[error("the packet ends before its Geneve header does")]
     Truncated,
     /// The version is not 0.
@@ -201,13 +201,12 @@ pub enum GeneveError {
 }
 
 impl<'a> Geneve<'a> {
-    /// Parses a UDP payload. Checks the version, Opt Len against the buffer, and the whole option
-    /// list against Opt Len, whatever the C bit says.
+    /// Parses a UDP payload. Checks the version, Opt Len against the buffer, and the whole option list against Opt
+    /// Len, regardless of the C bit.
     ///
     /// # Errors
     ///
-    /// As [`GeneveError`] says; the version is looked at first, since another version may have
-    /// another layout.
+    /// See [`GeneveError`]; the version is checked first, since another version may have another layout.
     #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Geneve<'a>, GeneveError> {
         let version = bytes.first().ok_or(GeneveError::Truncated)? >> 6;
@@ -228,7 +227,7 @@ impl<'a> Geneve<'a> {
         })
     }
 
-    /// The virtual network that the packet belongs to.
+    /// The VNI.
     #[inline]
     #[must_use]
     pub fn vni(&self) -> Vni {
@@ -242,22 +241,21 @@ impl<'a> Geneve<'a> {
         self.base.protocol_type.get()
     }
 
-    /// The O bit: this is a control message, and its payload is never forwarded.
+    /// The O bit: this is a control message, whose payload is never forwarded.
     #[inline]
     #[must_use]
     pub fn is_control(&self) -> bool {
         self.base.flags & GeneveHeader::CONTROL != 0
     }
 
-    /// The C bit: the sender says that an option is critical. [`Geneve::unknown_critical`] does not
-    /// rely on it.
+    /// The C bit: according to the sender, an option is critical. [`Geneve::unknown_critical`] does not rely on it.
     #[inline]
     #[must_use]
     pub fn has_critical(&self) -> bool {
         self.base.flags & GeneveHeader::CRITICAL != 0
     }
 
-    /// The options, in their order on the wire.
+    /// Returns the options in wire order.
     #[inline]
     #[must_use]
     pub fn options(&self) -> OptionIter<'a> {
@@ -271,14 +269,14 @@ impl<'a> Geneve<'a> {
         self.header_len
     }
 
-    /// Base header and options as they were received.
+    /// The base header and options as received.
     #[inline]
     #[must_use]
     pub fn header_bytes(&self) -> &'a [u8] {
         &self.bytes[..self.header_len]
     }
 
-    /// The options as they were received: 0 to 252 bytes.
+    /// The options as received: 0 to 252 bytes.
     #[inline]
     #[must_use]
     pub fn options_bytes(&self) -> &'a [u8] {
@@ -292,8 +290,8 @@ impl<'a> Geneve<'a> {
         &self.bytes[self.header_len..]
     }
 
-    /// The first critical option that `known` does not know: the packet must be dropped for it
-    /// (RFC 8926 section 3.5), whatever the C bit says and whomever the inner packet is for.
+    /// Returns the first critical option that `known` does not know: the packet must be dropped because of it (RFC
+    /// 8926 section 3.5), regardless of the C bit and of the inner destination.
     #[inline]
     #[must_use]
     pub fn unknown_critical(
@@ -306,7 +304,7 @@ impl<'a> Geneve<'a> {
     }
 }
 
-/// Puts a header together on the stack; derives Opt Len and the C bit from the options.
+/// Builds a header on the stack; derives Opt Len and the C bit from the options.
 ///
 /// ```
 /// use libgeneve::wire::geneve::{BuildError, GeneveBuilder, Vni, protocol_type};
@@ -322,7 +320,7 @@ impl<'a> Geneve<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct GeneveBuilder {
     base: GeneveHeader,
-    /// The base header's place, and the options behind it.
+    /// Space for the base header, followed by the options.
     header: HeaderBytes,
 }
 
@@ -339,7 +337,7 @@ pub enum BuildError {
 }
 
 impl GeneveBuilder {
-    /// A header without options for payload of the EtherType `protocol`.
+    /// Starts a header without options for payload of the EtherType `protocol`.
     #[must_use]
     pub fn new(vni: Vni, protocol: u16) -> GeneveBuilder {
         GeneveBuilder {
@@ -361,13 +359,13 @@ impl GeneveBuilder {
         self
     }
 
-    /// Adds an option after those that are there.
+    /// Appends an option.
     ///
     /// # Errors
     ///
-    /// [`BuildError::DataLength`] unless `data` has 0, 4, 8 to 124 bytes: padding is part of an
-    /// option's definition, not of its encoding. [`BuildError::OptionsLength`] if all options
-    /// together would exceed 252 bytes.
+    /// [`BuildError::DataLength`] unless the length of `data` is a multiple of 4 from 0 to 124: padding is part of an
+    /// option's definition, not of its encoding. [`BuildError::OptionsLength`] if all options together would exceed
+    /// 252 bytes.
     pub fn option(
         mut self,
         class: OptionClass,
@@ -398,16 +396,16 @@ impl GeneveBuilder {
         Ok(self)
     }
 
-    /// Adds an option as it was read, after those that are there.
+    /// Appends an option as it was read.
     ///
     /// # Errors
     ///
-    /// As [`GeneveBuilder::option`].
+    /// As for [`GeneveBuilder::option`].
     pub fn copy_option(self, option: &GeneveOption<'_>) -> Result<GeneveBuilder, BuildError> {
         self.option(option.class, option.kind, option.data)
     }
 
-    /// The header.
+    /// Returns the header.
     #[must_use]
     pub fn finish(mut self) -> HeaderBytes {
         self.header.bytes[..BASE_HEADER_LEN].copy_from_slice(self.base.as_bytes());

@@ -1,4 +1,4 @@
-//! Tests of the Geneve codec, named after the duties of RFC 8926 that it fulfils.
+//! Tests of the Geneve codec, named after the requirements of RFC 8926.
 
 use super::*;
 use proptest::prelude::*;
@@ -13,7 +13,7 @@ fn builder() -> GeneveBuilder {
     GeneveBuilder::new(vni(0x12_3456), protocol_type::IPV4)
 }
 
-/// A header with one critical and one plain option, and a payload.
+/// A header with one critical and one non-critical option, and a payload.
 fn two_options() -> Vec<u8> {
     let header = builder()
         .option(TEST_CLASS, OptionType(0x01), &[1, 2, 3, 4])
@@ -119,7 +119,7 @@ fn rfc8926_14_with_the_c_bit_options_are_searched_for_critical_ones() {
         geneve.unknown_critical(|_, _| false),
         Some((TEST_CLASS, OptionType(0x82)))
     );
-    // C = 1 with known options only passes; plain options need not be known.
+    // Passes with C = 1 and only known options; non-critical options need not be known.
     assert_eq!(
         geneve.unknown_critical(|class, kind| class == TEST_CLASS && kind == OptionType(0x82)),
         None
@@ -139,7 +139,7 @@ fn rfc8926_16_an_unknown_critical_type_is_found_whatever_the_c_bit_says() {
         geneve.unknown_critical(|_, _| false),
         Some((TEST_CLASS, OptionType(0x82)))
     );
-    // It is found behind others, too: known critical ones and unknown plain ones.
+    // It is also found after other options: known critical ones and unknown non-critical ones.
     let header = builder()
         .option(TEST_CLASS, OptionType(0x82), &[])
         .and_then(|b| b.option(OptionClass(0x0102), OptionType(0x7f), &[0; 124]))
@@ -176,7 +176,7 @@ fn rfc8926_17_a_critical_option_sets_the_c_bit() {
             .finish();
         assert_eq!(header[1] & 0x40 != 0, kind >= 0x80, "{kind:#x}");
     }
-    // A plain option after a critical one does not take the bit back.
+    // A non-critical option after a critical one does not clear the bit.
     let header = builder()
         .option(TEST_CLASS, OptionType(0x80), &[])
         .and_then(|b| b.option(TEST_CLASS, OptionType(0x01), &[]))
@@ -217,7 +217,7 @@ fn rfc8926_19_option_lengths_that_do_not_add_up_are_refused() {
     for words in [0u8, 1, 3, 31] {
         let mut bytes = good.clone();
         bytes[19] = words;
-        // With fewer words, the rest is read as an option whose own length reaches beyond the end.
+        // With fewer words, the rest is read as an option whose own length exceeds the list.
         assert_eq!(
             Geneve::parse(&bytes).unwrap_err(),
             GeneveError::OptionLength,
@@ -290,7 +290,7 @@ fn rfc8926_20_all_63_words_of_options_are_processed() {
 
 #[test]
 fn rfc8926_22_the_length_of_an_option_is_never_changed() {
-    // Nothing is padded or cut to fit: a length that cannot be encoded is refused.
+    // Nothing is padded or truncated: a length that cannot be encoded is refused.
     for len in 0..=130usize {
         let built = builder().option(TEST_CLASS, OptionType(1), &vec![7; len]);
         if len % 4 == 0 && len <= 124 {

@@ -1,4 +1,4 @@
-//! What goes before an inner packet: the header of an encapsulation, and the Ethernet header where there is one.
+//! Headers before an inner packet: the encapsulation header, and the inner Ethernet header if there is one.
 
 use std::fmt;
 use std::ops::Deref;
@@ -6,21 +6,21 @@ use std::ops::Deref;
 use super::ethernet::MAX_ETHERNET_HEADER_LEN;
 use super::geneve::{BASE_HEADER_LEN, MAX_HEADER_LEN};
 
-/// The most bytes before an inner packet: the longest Geneve header and an Ethernet header with two tags.
+/// Most bytes before an inner packet: the longest Geneve header and an Ethernet header with two tags.
 pub const MAX_PREFIX_LEN: usize = MAX_HEADER_LEN + MAX_ETHERNET_HEADER_LEN;
 
-/// The header of an encapsulation, options included, and the Ethernet header of what follows where the link carries
-/// frames: 8 to 282 bytes, on the stack.
+/// Encapsulation header with its options, followed by the inner Ethernet header if the link carries frames: 8 to 282
+/// bytes, on the stack.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HeaderBytes {
     /// 8 to 282.
     pub(super) len: u16,
-    /// Zero after `len`, so that derived equality is that of the header.
+    /// Zero after `len`, so that the derived equality compares headers.
     pub(super) bytes: [u8; MAX_PREFIX_LEN],
 }
 
 impl Default for HeaderBytes {
-    /// The shortest header: zeros.
+    /// The shortest header, all zeros.
     fn default() -> Self {
         HeaderBytes {
             len: BASE_HEADER_LEN as u16,
@@ -52,7 +52,7 @@ impl fmt::Debug for HeaderBytes {
 }
 
 impl HeaderBytes {
-    /// A copy of what was parsed, as it is; `None` for less than 8 or more than 282 bytes.
+    /// Copies a parsed header as it is; `None` for less than 8 or more than 282 bytes.
     #[must_use]
     pub fn copy_of(header: &[u8]) -> Option<HeaderBytes> {
         if header.len() < BASE_HEADER_LEN {
@@ -65,7 +65,7 @@ impl HeaderBytes {
         copy.push(header).then_some(copy)
     }
 
-    /// Appends what follows; false, and nothing is changed, where there is no room.
+    /// Appends `bytes`; returns false and changes nothing if there is not enough room.
     #[must_use]
     pub fn push(&mut self, bytes: &[u8]) -> bool {
         let at = self.len();

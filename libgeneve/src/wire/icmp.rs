@@ -1,8 +1,8 @@
-//! ICMP and ICMPv6 errors: build one for a packet, and read what one quotes.
+//! ICMP and ICMPv6 errors: building them, and reading the packets that they quote.
 //!
-//! Owns the layout of the header that all messages share and of "unreachable", "too big" and "time exceeded", and the rules for when an error
-//! may be sent at all. When to send one, and at which rate, is the caller's decision; what an MTU is,
-//! too. The lookup of a query's identifier is [`packet`](super::packet)'s.
+//! Owns the layout of the header that all messages share and of "unreachable", "too big" and "time exceeded", and the
+//! rules for when an error may be sent at all. The caller decides when to send one, at which rate, and with which
+//! MTU. [`packet`](super::packet) looks up the identifier of a query.
 
 use std::mem::offset_of;
 use std::net::IpAddr;
@@ -16,16 +16,16 @@ use super::packet::{Fragment, Packet, Transport, is_icmp_query, walk_extensions}
 use super::prefix;
 use super::udp::UdpHeader;
 
-/// The most bytes of an ICMP error over IPv4 with its IP header (RFC 1812 section 4.3.2.3).
+/// Most bytes of an ICMP error over IPv4, IP header included (RFC 1812 section 4.3.2.3).
 pub const MAX_V4_ERROR_LEN: usize = 576;
-/// The most bytes of an ICMPv6 error with its IP header: the minimum MTU (RFC 4443 section 2.4 c).
+/// Most bytes of an ICMPv6 error, IP header included: the minimum MTU (RFC 4443 section 2.4 c).
 pub const MAX_V6_ERROR_LEN: usize = 1280;
-/// Bytes of an ICMP message before what it quotes.
+/// Bytes of an ICMP message before the quoted packet.
 pub const ICMP_HEADER_LEN: usize = size_of::<IcmpHeader>();
 /// The precedence of ICMP errors over IPv4, "internetwork control" (RFC 1812 section 4.3.2.5).
 const V4_TOS: u8 = 0xc0;
 
-/// What every message begins with, of 8 bytes (RFC 792; RFC 4443 section 2.1).
+/// The first 8 bytes of every message (RFC 792; RFC 4443 section 2.1).
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]
@@ -37,12 +37,12 @@ pub struct IcmpHeader {
     pub code: u8,
     /// Checksum: over the message, for ICMPv6 with the pseudo-header.
     pub checksum: U16,
-    /// What depends on the type: the identifier and sequence number of a query, what an error says besides its code.
+    /// Depends on the type: for a query, the identifier and the sequence number.
     pub rest: [u8; 4],
 }
 
 impl IcmpHeader {
-    /// Where the checksum is: what `virtio_net_hdr` calls `csum_offset`.
+    /// Offset of the checksum: `csum_offset` of `virtio_net_hdr`.
     pub const CHECKSUM_OFFSET: u16 = offset_of!(IcmpHeader, checksum) as u16;
 
     /// The identifier of a query or its reply.
@@ -52,7 +52,7 @@ impl IcmpHeader {
         is_icmp_query(version, self.kind).then_some(u16::from_be_bytes([high, low]))
     }
 
-    /// Stores another identifier of a query or its reply.
+    /// Sets the identifier of a query or its reply.
     #[inline]
     pub const fn set_query_id(&mut self, id: u16) {
         [self.rest[0], self.rest[1]] = id.to_be_bytes();
@@ -68,7 +68,7 @@ impl IcmpHeader {
     }
 }
 
-/// What every quote has of a TCP header: its first eight bytes (RFC 9293 section 3.1).
+/// The part of a TCP header that every quote has: its first eight bytes (RFC 9293 section 3.1).
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct TcpBeginning {
@@ -77,35 +77,35 @@ struct TcpBeginning {
     sequence_number: U32,
 }
 
-/// What an ICMP error says. The packet it answers decides the family.
+/// An ICMP error to send. The packet that it answers determines the family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IcmpError {
     /// "Fragmentation needed" (RFC 1191 section 4) or "packet too big" (RFC 4443 section 3.2).
     TooBig {
-        /// The MTU of the next hop in bytes of inner packet. Over IPv4 at most 65,535 is sent.
+        /// MTU of the next hop in bytes of inner packet. At most 65,535 is sent over IPv4.
         mtu: u32,
     },
-    /// The TTL or hop limit ran out in transit (RFC 792, RFC 4443 section 3.3).
+    /// TTL or hop limit exceeded in transit (RFC 792, RFC 4443 section 3.3).
     TimeExceeded,
-    /// The destination cannot be reached.
+    /// Destination unreachable.
     Unreachable(UnreachableReason),
 }
 
-/// Why a destination cannot be reached, in the terms of both families.
+/// Why a destination is unreachable, for both families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnreachableReason {
     /// No route: IPv4 code 0, "net unreachable"; IPv6 code 0.
     NoRoute,
     /// The host does not answer: IPv4 code 1, "host unreachable"; IPv6 code 3, "address unreachable".
     Host,
-    /// Nobody listens: IPv4 code 3, IPv6 code 4.
+    /// No listener on the port: IPv4 code 3, IPv6 code 4.
     Port,
     /// Administratively prohibited: IPv4 code 13 (RFC 1812 section 5.2.7.1), IPv6 code 1.
     Prohibited,
 }
 
 impl IcmpError {
-    /// The header, without its checksum.
+    /// Returns the header, without its checksum.
     fn header(self, version: IpVersion) -> IcmpHeader {
         let (kind, code, rest) = match (self, version) {
             (IcmpError::TooBig { mtu }, IpVersion::V4) => (3, 4, mtu.min(0xffff).to_be_bytes()),
@@ -139,11 +139,11 @@ impl IcmpError {
         }
     }
 
-    /// Whether `packet` may be answered with this error (RFC 1122 section 3.2.2, RFC 4443 section
-    /// 2.4 e): never an ICMP error or an unknown ICMP message, a later fragment, a source that is not
-    /// one host, a multicast or broadcast. Only "packet too big" may answer an IPv6 multicast.
+    /// Whether `packet` may be answered with this error (RFC 1122 section 3.2.2, RFC 4443 section 2.4 e): never an
+    /// ICMP error or an unknown ICMP message, a later fragment, a source that is not a single host, a multicast or
+    /// broadcast. Only "packet too big" may answer an IPv6 multicast.
     ///
-    /// A subnet's directed broadcast cannot be told from the packet.
+    /// A subnet's directed broadcast cannot be recognised from the packet.
     #[must_use]
     pub fn may_answer(self, packet: &Packet) -> bool {
         if packet.fragment == Fragment::Later || !is_one_host(packet.src) {
@@ -161,13 +161,12 @@ impl IcmpError {
         to_one_host && (!is_icmp || is_harmless_icmp(packet))
     }
 
-    /// Writes the error about `packet` into `out`, as a whole IP packet from `from` to the packet's
-    /// source with all checksums, and gives its length.
+    /// Writes the error about `packet` into `out`, as a complete IP packet with all checksums from `from` to the
+    /// packet's source, and returns its length.
     ///
-    /// `bytes` are those that `packet` was parsed from; as much of them is quoted as
-    /// [`MAX_V4_ERROR_LEN`] or [`MAX_V6_ERROR_LEN`] allows. `None` if `from` is not of the packet's
-    /// family, `bytes` end before the packet does, or `out` is too small (those lengths always
-    /// suffice). Does not ask [`IcmpError::may_answer`].
+    /// `bytes` is what `packet` was parsed from; as much of it is quoted as [`MAX_V4_ERROR_LEN`] or
+    /// [`MAX_V6_ERROR_LEN`] allows. `None` if `from` is not of the packet's family, `bytes` ends before the packet
+    /// does, or `out` is too small (those lengths always suffice). Does not check [`IcmpError::may_answer`].
     #[must_use]
     pub fn build(
         self,
@@ -212,7 +211,7 @@ impl IcmpError {
     }
 }
 
-/// Whether an address can be that of a single host to which an error finds its way.
+/// Whether an address can be that of a single host that an error can reach.
 fn is_one_host(address: IpAddr) -> bool {
     match address {
         // RFC 1122 section 3.2.2 names zero, loopback, broadcast, multicast and class E.
@@ -221,7 +220,7 @@ fn is_one_host(address: IpAddr) -> bool {
     }
 }
 
-/// Whether an ICMP packet's type is known not to be an error (nor a redirect).
+/// Whether an ICMP packet's type is known to be neither an error nor a redirect.
 fn is_harmless_icmp(packet: &Packet) -> bool {
     match (packet.transport, packet.version) {
         (Transport::Icmp { kind, .. }, IpVersion::V4) => matches!(kind, 0 | 8 | 9 | 10 | 13..=18),
@@ -230,32 +229,32 @@ fn is_harmless_icmp(packet: &Packet) -> bool {
     }
 }
 
-/// What an ICMP error quotes of the packet that it is about.
+/// The packet quoted by an ICMP error.
 ///
-/// A quote is a beginning: its lengths may say more than is there.
+/// A quote is truncated: its length fields may exceed the bytes that are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quote {
-    /// Where the quoted packet starts, from the start of the packet that carries the error.
+    /// Offset of the quoted packet in the packet that carries the error.
     pub offset: u16,
-    /// Bytes that are there of it; with RFC 4884 extensions, their bytes are counted, too.
+    /// Bytes quoted; RFC 4884 extensions are included.
     pub len: u16,
-    /// Bytes that the quoted packet says to have, its headers included.
+    /// Length of the quoted packet by its own length field, headers included.
     pub packet_len: u32,
-    /// The quoted packet's transport header, from the quoted packet's start.
+    /// Offset of the transport header in the quoted packet.
     pub transport_offset: u16,
     /// The quoted packet's transport protocol.
     pub protocol: u8,
-    /// The quoted packet's source: whom the error is for.
+    /// The quoted packet's source, which the error is for.
     pub src: IpAddr,
     /// The quoted packet's destination.
     pub dst: IpAddr,
-    /// Which fragment the quoted packet was.
+    /// Whether the quoted packet is a fragment.
     pub fragment: Fragment,
     /// The first eight bytes of the quoted transport header.
     pub transport: QuotedTransport,
 }
 
-/// What the first eight bytes of a quoted transport header say.
+/// The first eight bytes of a quoted transport header, decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuotedTransport {
     /// TCP.
@@ -290,8 +289,8 @@ pub enum QuotedTransport {
 }
 
 impl Packet {
-    /// Whether this is an ICMP or ICMPv6 error, which quotes a packet: "unreachable", "source
-    /// quench", "redirect" (IPv4), "time exceeded", "parameter problem", "packet too big".
+    /// Whether this is an ICMP or ICMPv6 error, which quotes a packet: "unreachable", "source quench", "redirect"
+    /// (IPv4), "time exceeded", "parameter problem", "packet too big".
     #[inline]
     #[must_use]
     pub fn is_icmp_error(&self) -> bool {
@@ -302,8 +301,8 @@ impl Packet {
         }
     }
 
-    /// The MTU that a "fragmentation needed" or "packet too big" reports, in bytes. A router that
-    /// does not know RFC 1191 reports 0. `bytes` are those that the packet was parsed from.
+    /// Returns the MTU that a "fragmentation needed" or "packet too big" reports, in bytes. A router that does not
+    /// implement RFC 1191 reports 0. `bytes` is what the packet was parsed from.
     #[must_use]
     pub fn reported_mtu(&self, bytes: &[u8]) -> Option<u32> {
         let Transport::Icmp { .. } = self.transport else {
@@ -313,9 +312,8 @@ impl Packet {
         message.reported_mtu(self.version)
     }
 
-    /// The packet that this ICMP error quotes; `None` if this is no ICMP error, is a fragment, or
-    /// quotes less than the IP headers of a packet of its own family. `bytes` are those that the
-    /// packet was parsed from.
+    /// Returns the packet that this ICMP error quotes; `None` if this is not an ICMP error, is a fragment, or quotes
+    /// less than the IP headers of a packet of its own family. `bytes` is what the packet was parsed from.
     #[must_use]
     pub fn quote(&self, bytes: &[u8]) -> Option<Quote> {
         if !self.is_icmp_error() || self.fragment != Fragment::Whole {
@@ -327,8 +325,8 @@ impl Packet {
 }
 
 impl Quote {
-    /// Reads the beginning of a packet of this family that an ICMP error quotes from `offset` on; `None` if it quotes
-    /// less than the IP headers. A later part of the packet need not be there.
+    /// Parses the truncated packet of this family that an ICMP error quotes at `offset`; `None` if it quotes less
+    /// than the IP headers. The rest of the packet may be missing.
     #[must_use]
     pub fn read(version: IpVersion, quoted: &[u8], offset: u16) -> Option<Quote> {
         let (src, dst, transport_offset, protocol, fragment, packet_len) = match version {

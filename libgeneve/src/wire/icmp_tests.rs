@@ -1,4 +1,4 @@
-//! Tests of the ICMP errors that are built, permitted and read.
+//! Tests of building, permitting and reading ICMP errors.
 
 use super::super::ip::ipv4_checksum_holds;
 use super::super::packet::tests::sample;
@@ -179,7 +179,7 @@ fn later_fragments_are_never_answered_and_first_ones_are() {
     bytes[7] = 1;
     assert!(!IcmpError::TimeExceeded.may_answer(&Packet::parse(&bytes).unwrap()));
     assert!(!IcmpError::TimeExceeded.may_answer(&Packet::parse(&sample::extended(8)).unwrap()));
-    // Whether the rest of this message is an error cannot be seen.
+    // A fragment does not show whether the message is an error.
     let mut cut = sample::v4(protocol::ICMP, &[8, 0, 0, 0]);
     cut[6] = 0x20;
     assert!(!IcmpError::TimeExceeded.may_answer(&Packet::parse(&cut).unwrap()));
@@ -284,7 +284,7 @@ fn only_errors_quote() {
             "{kind}"
         );
     }
-    // A quote of the other family is none.
+    // A quote of the other family is ignored.
     let message = [&[3, 0, 0, 0, 0, 0, 0, 0], &sample::udp6(b"x")[..]].concat();
     let outer = sample::v4(protocol::ICMP, &message);
     assert_eq!(Packet::parse(&outer).unwrap().quote(&outer), None);

@@ -1,7 +1,7 @@
-//! What IPv4 and IPv6 share: protocol numbers, the version, and what a router does to both.
+//! Common parts of IPv4 and IPv6: protocol numbers, the version, and forwarding.
 //!
-//! The headers are [`ipv4`](super::ipv4)'s and [`ipv6`](super::ipv6)'s. The walk to the transport header, and what a
-//! whole packet means, is [`packet`](super::packet)'s.
+//! The headers are in [`ipv4`](super::ipv4) and [`ipv6`](super::ipv6). [`packet`](super::packet) walks to the
+//! transport header, and interprets the whole packet.
 
 pub use super::ipv4::{
     IPV4_HEADER_LEN, Ipv4, Ipv4Header, ipv4_checksum_holds, write_ipv4_checksum,
@@ -26,7 +26,7 @@ pub mod protocol {
     pub const ROUTING: u8 = 43;
     /// IPv6 Fragment header (RFC 8200 section 4.5).
     pub const FRAGMENT: u8 = 44;
-    /// Encapsulating Security Payload (RFC 4303): what follows is not readable.
+    /// Encapsulating Security Payload (RFC 4303), which hides what follows.
     pub const ESP: u8 = 50;
     /// Authentication Header (RFC 4302).
     pub const AH: u8 = 51;
@@ -59,8 +59,8 @@ impl IpVersion {
     }
 }
 
-/// Takes one off the TTL or hop limit of the packet at the start of `bytes`, as a router does; the IPv4 header checksum
-/// follows (RFC 1624). Does nothing where it is zero or the header is not there.
+/// Decrements the TTL or hop limit of the packet at the start of `bytes`, and updates the IPv4 header checksum (RFC
+/// 1624). Does nothing if it is zero or there is no complete header.
 pub fn decrement_ttl(bytes: &mut [u8], version: IpVersion) {
     match version {
         IpVersion::V4 => {

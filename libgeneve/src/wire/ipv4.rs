@@ -1,6 +1,6 @@
 //! The IPv4 header: layout, view, writer, and its checksum (RFC 791 section 3.1).
 //!
-//! Owns the fixed header and the size of its options. What a whole packet means is [`packet`](super::packet)'s.
+//! Owns the fixed header and the size of its options. [`packet`](super::packet) interprets the whole packet.
 
 use std::net::Ipv4Addr;
 use std::ops::Deref;
@@ -34,13 +34,13 @@ pub const IPV4_HEADER_LEN: usize = size_of::<Ipv4Header>();
 )]
 #[repr(C)]
 pub struct Ipv4Header {
-    /// Version (4 bits) and IHL (4 bits): words of four bytes that the header takes with its options.
+    /// Version (4 bits) and IHL (4 bits): length of the header with its options in words of four bytes.
     pub version_ihl: u8,
     /// Type of Service: DSCP (6 bits, RFC 2474) and ECN (2 bits, RFC 3168).
     pub tos: u8,
     /// Total Length: bytes of header and payload.
     pub total_len: U16,
-    /// Identification, which the fragments of one packet share.
+    /// Identification, shared by the fragments of a packet.
     pub identification: U16,
     /// A reserved bit, DF, MF, and the Fragment Offset (13 bits, in units of 8 bytes).
     pub flags_fragment_offset: U16,
@@ -66,8 +66,8 @@ impl Ipv4Header {
     /// The Fragment Offset in [`flags_fragment_offset`](Self::flags_fragment_offset).
     pub const FRAGMENT_OFFSET: u16 = 0x1fff;
 
-    /// A header without options of a packet that is not to be fragmented. Its identification is zero, which is only good for
-    /// such (RFC 6864), and so is its checksum, until [`to_bytes`](Self::to_bytes).
+    /// Returns a header without options, with DF set. Its identification is zero, which is only allowed with DF (RFC
+    /// 6864); its checksum is zero until [`to_bytes`](Self::to_bytes).
     #[must_use]
     pub fn new(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, payload_len: u16) -> Ipv4Header {
         Ipv4Header {
@@ -84,7 +84,7 @@ impl Ipv4Header {
         }
     }
 
-    /// The header's bytes, with the checksum of a header without options.
+    /// Returns the header in wire format, with the checksum of a header without options.
     #[must_use]
     pub fn to_bytes(mut self) -> [u8; IPV4_HEADER_LEN] {
         self.checksum = U16::ZERO;
@@ -120,7 +120,7 @@ impl Ipv4Header {
         self.flags_fragment_offset.get() & Ipv4Header::MORE_FRAGMENTS != 0
     }
 
-    /// Where this fragment's payload belongs in the whole, in units of 8 bytes: 0 to 8191.
+    /// Offset of this fragment's payload in the packet, in units of 8 bytes: 0 to 8191.
     #[inline]
     #[must_use]
     pub const fn fragment_offset(&self) -> u16 {
@@ -141,7 +141,7 @@ impl Ipv4Header {
         self.destination.into()
     }
 
-    /// Brings the checksum up to date after a word of the header changed from `old` to `new` (RFC 1624).
+    /// Updates the checksum after a word of the header changed from `old` to `new` (RFC 1624).
     #[inline]
     pub fn update_checksum(&mut self, old: [u8; 2], new: [u8; 2]) {
         let (old, new) = (u16::from_be_bytes(old), u16::from_be_bytes(new));
@@ -168,8 +168,8 @@ impl Deref for Ipv4<'_> {
 }
 
 impl<'a> Ipv4<'a> {
-    /// The header at the start of `bytes`; `None` if the version is not 4, the header length is
-    /// below 20 bytes, or the buffer ends before the header does.
+    /// Parses the header at the start of `bytes`; `None` if the version is not 4, the header length is below 20
+    /// bytes, or the buffer ends within the header.
     #[inline]
     #[must_use]
     pub fn parse(bytes: &'a [u8]) -> Option<Ipv4<'a>> {
@@ -183,7 +183,7 @@ impl<'a> Ipv4<'a> {
         })
     }
 
-    /// Whether the header checksum is right.
+    /// Whether the header checksum is correct.
     #[inline]
     #[must_use]
     pub fn checksum_holds(&self) -> bool {
@@ -198,16 +198,16 @@ impl<'a> Ipv4<'a> {
     }
 }
 
-/// Whether the checksum of the IPv4 header at the start of `bytes` is right; `false` too if there is
-/// no such header.
+/// Whether the checksum of the IPv4 header at the start of `bytes` is correct; `false` also if there is no such
+/// header.
 #[inline]
 #[must_use]
 pub fn ipv4_checksum_holds(bytes: &[u8]) -> bool {
     Ipv4::parse(bytes).is_some_and(|header| header.checksum_holds())
 }
 
-/// Computes and stores the checksum of the IPv4 header at the start of `bytes`; does nothing if there
-/// is no such header.
+/// Computes and stores the checksum of the IPv4 header at the start of `bytes`; does nothing if there is no such
+/// header.
 #[inline]
 pub fn write_ipv4_checksum(bytes: &mut [u8]) {
     let Some(header_len) = Ipv4::parse(bytes).map(|header| header.header_len()) else {
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_known_ipv4_header_has_its_known_checksum() {
-        // The worked example that textbooks share: checksum 0xb861.
+        // The well-known textbook example: checksum 0xb861.
         let mut bytes = [
             0x45, 0x00, 0x00, 0x73, 0x00, 0x00, 0x40, 0x00, 0x40, 0x11, 0, 0, 0xc0, 0xa8, 0x00,
             0x01, 0xc0, 0xa8, 0x00, 0xc7,

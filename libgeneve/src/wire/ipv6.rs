@@ -1,7 +1,7 @@
 //! The IPv6 header and its extension headers: layout, view, writer (RFC 8200 sections 3 and 4).
 //!
-//! Owns the layout of each header. The walk over extension headers, and what a whole packet means, is
-//! [`packet`](super::packet)'s.
+//! Owns the layout of each header. [`packet`](super::packet) walks the extension headers, and interprets the whole
+//! packet.
 
 use std::net::Ipv6Addr;
 use std::ops::Deref;
@@ -39,7 +39,7 @@ pub struct Ipv6Header {
     pub version_class_flow: U32,
     /// Payload Length: bytes after this header, extension headers included.
     pub payload_len: U16,
-    /// Next Header: the protocol of what follows; it may be an extension header.
+    /// Next Header: the protocol of the payload, or of an extension header.
     pub next_header: u8,
     /// Hop Limit.
     pub hop_limit: u8,
@@ -50,7 +50,7 @@ pub struct Ipv6Header {
 }
 
 impl Ipv6Header {
-    /// A header with traffic class and flow label zero.
+    /// Returns a header with traffic class and flow label zero.
     #[must_use]
     pub fn new(src: Ipv6Addr, dst: Ipv6Addr, next_header: u8, payload_len: u16) -> Ipv6Header {
         Ipv6Header {
@@ -63,13 +63,13 @@ impl Ipv6Header {
         }
     }
 
-    /// The first word of a header, with this traffic class and the low 20 bits of `flow_label`.
+    /// Returns the first word of a header, with this traffic class and the low 20 bits of `flow_label`.
     #[must_use]
     pub const fn class_and_flow(traffic_class: u8, flow_label: u32) -> U32 {
         U32::new(6 << 28 | (traffic_class as u32) << 20 | flow_label & 0xf_ffff)
     }
 
-    /// The header's bytes.
+    /// Returns the header in wire format.
     #[must_use]
     pub const fn to_bytes(self) -> [u8; IPV6_HEADER_LEN] {
         transmute!(self)
@@ -111,7 +111,7 @@ impl Ipv6Header {
     }
 }
 
-/// What every extension header begins with, of 8 bytes at least (RFC 8200 section 4, RFC 4302 section 2).
+/// The first 8 bytes of any extension header (RFC 8200 section 4, RFC 4302 section 2).
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]
@@ -121,13 +121,13 @@ pub struct ExtensionHeader {
     pub next_header: u8,
     /// Hdr Ext Len, in units that depend on the header: see [`len`](Self::len).
     pub header_ext_len: u8,
-    /// What it says, or the beginning of it.
+    /// Contents of the header, or their beginning.
     pub data: [u8; 6],
 }
 
 impl ExtensionHeader {
-    /// Bytes of the header, which has this protocol number. The authentication header counts words of four bytes
-    /// (RFC 4302 section 2.2), the fragment header has no length, all others count words of eight.
+    /// Returns the length in bytes of a header with this protocol number. The authentication header counts words of
+    /// four bytes (RFC 4302 section 2.2), the fragment header has no length field, all others count words of eight.
     #[inline]
     #[must_use]
     #[allow(
@@ -144,7 +144,7 @@ impl ExtensionHeader {
     }
 }
 
-/// The beginning of a routing header (RFC 8200 section 4.4).
+/// The first 8 bytes of a routing header (RFC 8200 section 4.4).
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]
@@ -152,13 +152,13 @@ impl ExtensionHeader {
 pub struct RoutingHeader {
     /// Next Header: the protocol of what follows this header.
     pub next_header: u8,
-    /// Hdr Ext Len: words of eight bytes after the first.
+    /// Hdr Ext Len: length in words of eight bytes, not counting the first.
     pub header_ext_len: u8,
     /// Routing Type.
     pub routing_type: u8,
-    /// Segments Left: nodes that are still to be visited.
+    /// Segments Left: number of nodes still to be visited.
     pub segments_left: u8,
-    /// The beginning of the type-specific data.
+    /// Beginning of the type-specific data.
     pub data: [u8; 4],
 }
 
@@ -174,12 +174,12 @@ pub struct FragmentHeader {
     pub reserved: u8,
     /// Fragment Offset (13 bits, in units of 8 bytes), two reserved bits, and the M flag.
     pub offset_more: U16,
-    /// Identification, which the fragments of one packet share.
+    /// Identification, shared by the fragments of a packet.
     pub identification: U32,
 }
 
 impl FragmentHeader {
-    /// Where this fragment's payload belongs in the whole, in units of 8 bytes: 0 to 8191.
+    /// Offset of this fragment's payload in the packet, in units of 8 bytes: 0 to 8191.
     #[inline]
     #[must_use]
     pub const fn fragment_offset(&self) -> u16 {
@@ -207,8 +207,7 @@ impl Deref for Ipv6<'_> {
 }
 
 impl<'a> Ipv6<'a> {
-    /// The header at the start of `bytes`; `None` if the version is not 6 or fewer than 40 bytes are
-    /// there.
+    /// Parses the header at the start of `bytes`; `None` if the version is not 6 or there are fewer than 40 bytes.
     #[inline]
     #[must_use]
     pub fn parse(bytes: &'a [u8]) -> Option<Ipv6<'a>> {

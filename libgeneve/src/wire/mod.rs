@@ -1,9 +1,9 @@
-//! Wire formats: header structs, views over bytes that were checked once, and writers.
+//! Wire formats: header structs, checked views over bytes, and writers.
 //!
-//! Every protocol has one file, in the same order: the header as a `repr(C)` struct that is read and
-//! written in place, the checked view, the writer. The struct has the fields of the RFC in their
-//! order, multi-byte ones as big-endian integers, and holds whatever bytes are there; a view's
-//! existence proves that they were checked: after its constructor returned `Ok`, no accessor panics.
+//! Every protocol has one file, in the same order: the header as a `repr(C)` struct that is read and written in
+//! place, the checked view, the writer. The struct has the fields of the RFC in their order, multi-byte ones as
+//! big-endian integers, and holds any bytes. A view was checked when it was created: after its constructor returned
+//! `Ok`, no accessor panics.
 
 pub mod arp;
 pub mod checksum;
@@ -27,7 +27,7 @@ pub mod vxlan;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// The header at the start of `bytes`, in place; `None` if they end before it does.
+/// Returns the header at the start of `bytes`, in place; `None` if there are too few.
 #[inline]
 pub(crate) fn prefix<H>(bytes: &[u8]) -> Option<&H>
 where
@@ -37,7 +37,7 @@ where
     Some(header)
 }
 
-/// As [`prefix`], to be changed.
+/// Mutable version of [`prefix`].
 #[inline]
 pub(crate) fn prefix_mut<H>(bytes: &mut [u8]) -> Option<&mut H>
 where

@@ -1,8 +1,8 @@
-//! Neighbor Discovery's solicitations and advertisements: layout, checked message, writers (RFC 4861 sections 4.3, 4.4, 7.1).
+//! Neighbour solicitations and advertisements: layout, checked message, writers (RFC 4861 sections 4.3, 4.4, 7.1).
 //!
-//! Owns the layout, the checks that RFC 4861 asks of every receiver, and the advertisement that answers.
-//! Router discovery and redirects are packets as others are. Who may claim an address and who answers is
-//! left to [`crate::bridge`].
+//! Owns the layout, the checks that RFC 4861 requires of every receiver, and the advertisement that answers. Router
+//! discovery and redirects are treated like any other packet. [`crate::bridge`] decides who may claim an address and
+//! who answers.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -25,7 +25,7 @@ const SOLICITED: u8 = 0x40;
 const OVERRIDE: u8 = 0x20;
 const SOURCE_LINK_LAYER: u8 = 1;
 const TARGET_LINK_LAYER: u8 = 2;
-/// Nobody between sender and receiver may have forwarded the message (RFC 4861 section 7.1).
+/// Proves that the message was not forwarded by a router (RFC 4861 section 7.1).
 const HOP_LIMIT: u8 = 255;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
@@ -63,7 +63,7 @@ pub struct LinkLayerOption {
     pub mac: Mac,
 }
 
-/// What is written here: a packet of one message with one option.
+/// A packet with a message and one option, as written here.
 #[derive(Clone, Copy, IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
 struct WholeMessage {
@@ -72,36 +72,37 @@ struct WholeMessage {
     option: LinkLayerOption,
 }
 
-/// What an advertisement says of the target besides its MAC address (RFC 4861 section 4.4).
+/// Flags of an advertisement (RFC 4861 section 4.4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AdvertisementFlags {
-    /// The target is a router. Who hears that it is none takes its routes by it away (RFC 4861 section 7.2.5).
+    /// The target is a router. A receiver that learns that it no longer is one removes it from its routes (RFC 4861
+    /// section 7.2.5).
     pub router: bool,
-    /// The MAC address replaces another one that the receiver knows.
+    /// The MAC address overrides the one that the receiver has cached.
     pub overrides: bool,
 }
 
-/// A solicitation or advertisement.
+/// A neighbour solicitation or advertisement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nd {
-    /// Who has the target address?
+    /// Asks who has the target address.
     Solicitation {
-        /// The asking address; `::` while it is being checked for duplicates (RFC 4862 section 5.4).
+        /// Address of the sender; `::` during duplicate address detection (RFC 4862 section 5.4).
         from: Ipv6Addr,
-        /// The address that is asked for.
+        /// The requested address.
         target: Ipv6Addr,
         /// The sender's MAC address.
         mac: Option<Mac>,
     },
-    /// The target address is that of the target's MAC address.
+    /// Says that the target address is at the target's MAC address.
     Advertisement {
-        /// The address.
+        /// The target address.
         target: Ipv6Addr,
         /// Its MAC address.
         mac: Option<Mac>,
-        /// It answers a solicitation.
+        /// Whether it answers a solicitation.
         solicited: bool,
-        /// What else it says.
+        /// Router and override flags.
         flags: AdvertisementFlags,
     },
 }
@@ -112,11 +113,11 @@ pub enum Nd {
 pub struct NdError;
 
 impl Nd {
-    /// Reads a packet; `None` if it is neither message. `bytes` are those that `packet` was parsed from, `checked`
-    /// says that its checksum is known to be right, as for a packet whose sender left it to an offload.
+    /// Parses a packet; `None` if it is neither message. `bytes` is what `packet` was parsed from; `checked` means
+    /// that its checksum need not be verified, as for a packet whose checksum was left to an offload.
     ///
     /// # Errors
-    /// It is one of them, and not as RFC 4861 section 7.1 asks: hop limit, code, checksum, length, target, options.
+    /// If it is one of them but violates RFC 4861 section 7.1: hop limit, code, checksum, length, target, options.
     pub fn parse(packet: &Packet, bytes: &[u8], checked: bool) -> Option<Result<Nd, NdError>> {
         let Transport::Icmp { kind, code, .. } = packet.transport else {
             return None;
@@ -138,7 +139,7 @@ impl Nd {
         })
     }
 
-    /// Whether an address is being checked for duplicates before it is used.
+    /// Whether this is a probe for duplicate address detection.
     #[must_use]
     pub fn is_probe(&self) -> bool {
         matches!(self, Nd::Solicitation { from, .. } if from.is_unspecified())
@@ -157,7 +158,7 @@ fn read(kind: u8, src: Ipv6Addr, dst: Ipv6Addr, message: &[u8]) -> Option<Nd> {
     };
     let mac = link_layer(options, wanted)?;
     if kind == SOLICITATION {
-        // A solicitation from "::" goes to the target's own group and tells no MAC address.
+        // A solicitation from "::" is sent to the target's solicited-node group without a MAC address.
         let probe = src.is_unspecified();
         if probe && (mac.is_some() || dst != solicited_node(target)) {
             return None;
@@ -184,11 +185,11 @@ fn read(kind: u8, src: Ipv6Addr, dst: Ipv6Addr, message: &[u8]) -> Option<Nd> {
     })
 }
 
-/// The MAC address in the option of this type, if there is one; `None` if the options are broken.
+/// Returns the MAC address in the option of this type, if there is one; `None` if the options are malformed.
 fn link_layer(mut options: &[u8], wanted: u8) -> Option<Option<Mac>> {
     let mut found = None;
     while !options.is_empty() {
-        // Every option has a word of eight bytes at least, as this one has.
+        // Every option is at least one word of eight bytes long, as this one is.
         let (option, _) = LinkLayerOption::ref_from_prefix(options).ok()?;
         let len = usize::from(option.length) * size_of::<LinkLayerOption>();
         if len == 0 {
@@ -202,7 +203,7 @@ fn link_layer(mut options: &[u8], wanted: u8) -> Option<Option<Mac>> {
     Some(found)
 }
 
-/// The group in which an address is asked for (RFC 4291 section 2.7.1).
+/// Returns the solicited-node multicast address of an address (RFC 4291 section 2.7.1).
 #[must_use]
 pub fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
     let [.., a, b, c] = address.octets();
@@ -210,8 +211,8 @@ pub fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
     Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, high, low)
 }
 
-/// Writes the solicitation by which `from` at `mac` asks who has `target`, as a whole IPv6 packet with its checksum. It goes
-/// `to` the group of the target, or to the target itself to see whether it is still there.
+/// Builds a solicitation for `target` from `from` at `mac`, as a complete IPv6 packet with its checksum. `to` is the
+/// target's solicited-node group, or the target itself to probe its reachability.
 #[must_use]
 pub fn solicitation(
     target: Ipv6Addr,
@@ -222,9 +223,9 @@ pub fn solicitation(
     message(SOLICITATION, 0, from, to, target, (SOURCE_LINK_LAYER, mac))
 }
 
-/// Writes the advertisement that `target` is at `mac`, as a whole IPv6 packet with its checksum, for whoever asked from
-/// the address `to`; everybody is told where that is `::`. What is said in the name of another repeats its `flags`
-/// (RFC 9047).
+/// Builds an advertisement that `target` is at `mac`, as a complete IPv6 packet with its checksum, in reply to a
+/// solicitation from `to`; if that is `::`, it goes to all nodes. A proxy repeats the `flags` of the target (RFC
+/// 9047).
 #[must_use]
 pub fn advertisement(
     target: Ipv6Addr,
@@ -234,7 +235,7 @@ pub fn advertisement(
 ) -> [u8; ADVERTISEMENT_LEN] {
     let probe = to.is_unspecified();
     let dst = if probe { ALL_NODES } else { to };
-    // Solicited unless it goes to all.
+    // Solicited unless it goes to all nodes.
     let bit = |set: bool, bit: u8| if set { bit } else { 0 };
     let flags =
         bit(!probe, SOLICITED) | bit(flags.router, ROUTER_FLAG) | bit(flags.overrides, OVERRIDE);
@@ -323,7 +324,7 @@ mod tests {
             target: ND_ADDR_A,
             mac: Some(ND_MAC),
         };
-        // An option that nobody asked for goes before.
+        // An unrelated option comes first.
         let options = [14, 1, 1, 2, 3, 4, 5, 6, 1, 1, 2, 0, 0, 0, 0, 1];
         assert_eq!(parse(&solicitation(&options)), Some(Ok(expected)));
         assert!(!expected.is_probe());

@@ -1,11 +1,11 @@
 //! Geneve options: the TLVs between the base header and the inner packet (RFC 8926 section 3.5).
 //!
-//! Owns the layout of one option and the walk over a list of them. Which options are known, and what
-//! they mean, is left to others; the base header around them is [`geneve`](super::geneve)'s.
+//! Owns the layout of one option and the walk over a list of them. Which options are known, and what they mean, is
+//! decided elsewhere; the base header is in [`geneve`](super::geneve).
 //!
-//! The order of options carries no meaning, and the same option may come more than once unless its
-//! definition forbids it. An option whose definition fixes its length never changes it: a new length
-//! is a new type (RFC 8926 section 3.5), so nothing here pads, cuts or re-orders options.
+//! The order of options carries no meaning, and the same option may occur more than once unless its definition
+//! forbids it. An option whose definition fixes its length never changes it: a new length requires a new type (RFC
+//! 8926 section 3.5), so nothing here pads, truncates or re-orders options.
 
 use std::fmt;
 
@@ -14,13 +14,13 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Bytes of an option's header.
 pub const OPTION_HEADER_LEN: usize = size_of::<OptionHeader>();
-/// The most data bytes of one option: 31 words.
+/// Most data bytes of one option: 31 words.
 pub const MAX_OPTION_DATA: usize = 124;
-/// The most bytes of all options of a packet with their headers: 63 words.
+/// Most bytes of all options of a packet, headers included: 63 words.
 pub const MAX_OPTIONS_LEN: usize = 252;
 
-/// An option class: the name space of a type. 0x0000 to 0x00ff are the IETF's, 0xff00 to 0xffff are
-/// experimental (RFC 8926 section 7).
+/// An option class: the namespace of a type. 0x0000 to 0x00ff are for the IETF, 0xff00 to 0xffff for experiments (RFC
+/// 8926 section 7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OptionClass(pub u16);
 
@@ -58,16 +58,16 @@ impl fmt::Display for OptionType {
 )]
 #[repr(C)]
 pub struct OptionHeader {
-    /// Option Class: the name space of the type.
+    /// Option Class: the namespace of the type.
     pub option_class: U16,
     /// Type; its high bit is the C bit.
     pub option_type: u8,
-    /// Three reserved bits, and Length: words of four bytes that follow.
+    /// Three reserved bits, and Length: words of four bytes after the header.
     pub length: u8,
 }
 
 impl OptionHeader {
-    /// Bytes of data behind the header: 0 to 124.
+    /// Bytes of data after the header: 0 to 124.
     #[inline]
     #[must_use]
     pub const fn data_len(&self) -> usize {
@@ -80,7 +80,7 @@ impl OptionHeader {
 /// The three reserved bits of its header are ignored on receipt and zero when built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GeneveOption<'a> {
-    /// The name space of `kind`.
+    /// The namespace of `kind`.
     pub class: OptionClass,
     /// The type.
     pub kind: OptionType,
@@ -96,7 +96,8 @@ impl<'a> GeneveOption<'a> {
         self.kind.is_critical()
     }
 
-    /// The option at the start of `list`, and the rest of the list; `None` if it does not fit.
+    /// Splits off the option at the start of `list`, and returns it with the rest of the list; `None` if it does not
+    /// fit.
     #[inline]
     fn split(list: &'a [u8]) -> Option<(GeneveOption<'a>, &'a [u8])> {
         let (header, rest) = OptionHeader::ref_from_prefix(list).ok()?;
@@ -120,15 +121,15 @@ impl fmt::Display for GeneveOption<'_> {
     }
 }
 
-/// An iterator over the options of a packet, in their order on the wire. The default is an empty list.
+/// Iterator over the options of a packet in wire order. The default is an empty list.
 #[derive(Clone, Debug, Default)]
 pub struct OptionIter<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> OptionIter<'a> {
-    /// Walks `list`: option headers and data, as they follow a base header. A list whose lengths do not add up
-    /// ends before the option that does not fit.
+    /// Iterates over `list`: option headers and data, as they follow a base header. If the lengths do not fit the
+    /// list, iteration ends before the first option that exceeds it.
     #[inline]
     #[must_use]
     pub fn new(list: &'a [u8]) -> OptionIter<'a> {

@@ -1,9 +1,8 @@
 //! One IP packet, parsed through to its transport header.
 //!
-//! Owns the walk over IPv4 options and IPv6 extension headers, fragments, and the check of every
-//! length on the way. Leaves checksums to [`ip`](super::ip) and
-//! [`transport_checksum`](super::transport_checksum), and the packet that an ICMP error quotes to
-//! [`icmp`](super::icmp).
+//! Owns the walk over IPv4 options and IPv6 extension headers, fragments, and the check of every length on the way.
+//! Checksums are in [`ip`](super::ip) and [`transport_checksum`](super::transport_checksum), and the packet that an
+//! ICMP error quotes in [`icmp`](super::icmp).
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -18,11 +17,11 @@ use super::prefix;
 use super::tcp::{TCP_HEADER_LEN, TcpFlags, TcpHeader};
 use super::udp::{UDP_HEADER_LEN, UdpHeader};
 
-/// IPv6 extension headers that are walked before a packet is refused. RFC 8200 section 4.1 knows
-/// seven places; the bound keeps the work for a hostile packet small.
+/// Most IPv6 extension headers of a packet; one with more is refused. RFC 8200 section 4.1 lists seven positions; the
+/// bound limits the work for a hostile packet.
 pub const MAX_EXTENSION_HEADERS: usize = 8;
 
-/// Where the parts of an IP packet are, and what its headers say. Holds offsets, no borrow.
+/// Offsets of the parts of an IP packet, and its decoded header fields. Does not borrow the packet.
 ///
 /// ```
 /// use libgeneve::wire::ip::{Ipv4Header, protocol};
@@ -41,38 +40,38 @@ pub const MAX_EXTENSION_HEADERS: usize = 8;
 pub struct Packet {
     /// The IP version.
     pub version: IpVersion,
-    /// The first byte of the transport header (or of a fragment's payload), from the packet's start.
+    /// Offset of the transport header, or of a fragment's payload.
     pub transport_offset: u16,
-    /// The first byte after the TCP, UDP or ICMP header (8 bytes of ICMP); equals
-    /// `transport_offset` for [`Transport::Other`] and [`Transport::Unavailable`].
+    /// Offset of the payload after the TCP, UDP or ICMP header (8 bytes of ICMP); equals `transport_offset` for
+    /// [`Transport::Other`] and [`Transport::Unavailable`].
     pub payload_offset: u16,
-    /// Bytes of the whole packet by its own length field. Bytes after it are not part of it.
+    /// Length of the packet by its own length field, in bytes. Bytes after it are not part of it.
     pub total_len: u16,
-    /// The transport protocol: after IPv6 extension headers.
+    /// The transport protocol, after IPv6 extension headers.
     pub protocol: u8,
     /// The source address.
     pub src: IpAddr,
     /// The destination address.
     pub dst: IpAddr,
-    /// What the transport header says.
+    /// The decoded transport header.
     pub transport: Transport,
     /// Whether this is a fragment.
     pub fragment: Fragment,
-    /// The identification that the fragments of one packet share: 16 bits in IPv4, 32 in IPv6; 0 if
-    /// the packet is whole.
+    /// The identification that the fragments of one packet share: 16 bits in IPv4, 32 in IPv6; 0 if the packet is
+    /// whole.
     pub fragment_id: u32,
     /// DSCP (6 bits) and ECN (2 bits).
     pub tos: u8,
     /// TTL or hop limit.
     pub ttl: u8,
-    /// The DF bit; always `true` for IPv6, whose packets no router fragments.
+    /// The DF bit; always `true` for IPv6, which routers never fragment.
     pub dont_fragment: bool,
     /// An IPv6 routing header has segments left: `dst` is not the address that the transport
     /// checksum covers (RFC 8200 section 8.1).
     pub source_routed: bool,
 }
 
-/// The part of a transport header that decisions are made on.
+/// The fields of a transport header that decisions depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// TCP (RFC 9293).
@@ -94,8 +93,8 @@ pub enum Transport {
         src: u16,
         /// The destination port.
         dst: u16,
-        /// Bytes of header and payload by the length field: at least 8, and never more than the IP
-        /// payload unless this is a first fragment.
+        /// Length of header and payload by the length field: at least 8, and never more than the IP payload unless
+        /// this is a first fragment.
         len: u16,
     },
     /// ICMP in an IPv4 packet or ICMPv6 in an IPv6 packet.
@@ -109,23 +108,23 @@ pub enum Transport {
     },
     /// Another protocol, or nothing (No Next Header, ESP).
     Other,
-    /// A later fragment, or a first fragment that is cut off before its transport header ends.
+    /// A later fragment, or a first fragment that ends within its transport header.
     Unavailable,
 }
 
-/// Which part of a fragmented packet this is.
+/// Whether a packet is a fragment, and which one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fragment {
     /// Not a fragment (IPv6 "atomic fragments" are whole, RFC 6946).
     Whole,
-    /// The first of several; it has the transport header.
+    /// The first fragment, which has the transport header.
     First,
-    /// One without a transport header.
+    /// A later fragment, without a transport header.
     Later,
 }
 
 impl Fragment {
-    /// Which one a fragment offset and the bit for more fragments describe.
+    /// Classifies a fragment offset and the more-fragments bit.
     #[inline]
     #[must_use]
     pub const fn of(offset: u16, more_fragments: bool) -> Fragment {
@@ -144,10 +143,10 @@ pub enum PacketError {
     /// The version is neither 4 nor 6.
     #[error("neither IPv4 nor IPv6")]
     NotIp,
-    /// The buffer ends before the fixed header, or before the packet's own length field says.
+    /// The buffer ends within the fixed header, or before the length given by the packet's own length field.
     #[error("shorter than its own length field")]
     Truncated,
-    /// A length inside the packet contradicts another.
+    /// Length fields inside the packet contradict each other.
     #[error("malformed header")]
     BadHeader,
     /// More than [`MAX_EXTENSION_HEADERS`] IPv6 extension headers.
@@ -156,8 +155,8 @@ pub enum PacketError {
 }
 
 impl Packet {
-    /// Whether it is for a group or for everybody, and nobody learns of each receiver. A subnet's directed broadcast
-    /// cannot be told from the packet.
+    /// Whether the destination is a multicast or broadcast address. A subnet's directed broadcast cannot be
+    /// recognised from the packet.
     #[inline]
     #[must_use]
     pub fn is_for_group(&self) -> bool {
@@ -171,11 +170,10 @@ impl Packet {
     ///
     /// # Errors
     ///
-    /// [`PacketError::NotIp`] for another version; [`PacketError::Truncated`] if the buffer ends
-    /// early; [`PacketError::BadHeader`] if lengths contradict each other (an IPv4 header below 20
-    /// bytes, a total length below the header's, a UDP length below 8 or beyond the IP payload, a TCP
-    /// or extension header that does not fit, an IPv6 packet above 65,535 bytes);
-    /// [`PacketError::TooManyExtensions`].
+    /// [`PacketError::NotIp`] for another version; [`PacketError::Truncated`] if the buffer ends early;
+    /// [`PacketError::BadHeader`] if lengths contradict each other (an IPv4 header below 20 bytes, a total length
+    /// below the header's, a UDP length below 8 or beyond the IP payload, a TCP or extension header that does not
+    /// fit, an IPv6 packet above 65,535 bytes); [`PacketError::TooManyExtensions`].
     #[inline]
     pub fn parse(bytes: &[u8]) -> Result<Packet, PacketError> {
         match bytes.first().map(|first| first >> 4) {
@@ -186,9 +184,9 @@ impl Packet {
         }
     }
 
-    /// Whether the sender prescribes the packet's route: by an IPv4 source route option (RFC 791 section 3.1), or by an
-    /// IPv6 routing header of any type but 2, which only names the home of a mobile node (RFC 6275 section 6.4). `bytes` are
-    /// those that it was parsed from.
+    /// Whether the packet is source-routed: by an IPv4 source route option (RFC 791 section 3.1), or by an IPv6
+    /// routing header of any type but 2, which only gives the home address of a mobile node (RFC 6275 section 6.4).
+    /// `bytes` is what the packet was parsed from.
     #[must_use]
     pub fn prescribes_route(&self, bytes: &[u8]) -> bool {
         let before = bytes.get(..usize::from(self.transport_offset));
@@ -199,7 +197,7 @@ impl Packet {
         }
     }
 
-    /// The source and destination port of TCP or UDP.
+    /// Returns the source and destination port of TCP or UDP.
     #[inline]
     #[must_use]
     pub fn ports(&self) -> Option<(u16, u16)> {
@@ -299,7 +297,7 @@ fn parse_v6(bytes: &[u8]) -> Result<Packet, PacketError> {
     })
 }
 
-/// What a walk over IPv6 extension headers found.
+/// Result of a walk over IPv6 extension headers.
 pub(super) struct Chain {
     pub(super) offset: usize,
     pub(super) protocol: u8,
@@ -320,8 +318,8 @@ impl Chain {
     }
 }
 
-/// Whether there is a loose or a strict source route among these IPv4 options (RFC 791 section 3.1). What follows an option
-/// whose length cannot be is none.
+/// Whether the IPv4 options include a loose or strict source route (RFC 791 section 3.1). The walk ends at an option
+/// with an invalid length.
 fn has_source_route(mut options: &[u8]) -> bool {
     const END: u8 = 0;
     const NO_OPERATION: u8 = 1;
@@ -342,8 +340,8 @@ fn has_source_route(mut options: &[u8]) -> bool {
     false
 }
 
-/// Whether a routing header that prescribes a route is among the extension headers of an IPv6 packet, with the last of which
-/// `before` ends.
+/// Whether the extension headers of an IPv6 packet include a routing header that prescribes a route. `before` is the
+/// packet up to the end of the last extension header.
 fn has_route(before: &[u8]) -> bool {
     const MOBILE: u8 = 2;
     let Some(mut next) = prefix(before).map(|fixed: &Ipv6Header| fixed.next_header) else {
@@ -361,14 +359,13 @@ fn has_route(before: &[u8]) -> bool {
     false
 }
 
-/// The beginning of the IPv6 extension header at `offset`.
+/// Returns the first bytes of the IPv6 extension header at `offset`.
 #[inline]
 fn extension(packet: &[u8], offset: usize) -> Option<&ExtensionHeader> {
     prefix(packet.get(offset..)?)
 }
 
-/// Whether the walk looks behind this header. ESP hides what follows; after No Next Header nothing
-/// follows.
+/// Whether the walk continues through this header. ESP hides what follows; nothing follows No Next Header.
 #[inline]
 fn is_extension(next: u8) -> bool {
     matches!(
@@ -381,7 +378,7 @@ fn is_extension(next: u8) -> bool {
     )
 }
 
-/// Walks the extension headers of an IPv6 packet from its fixed header, of which the first is `next`.
+/// Walks the extension headers of an IPv6 packet, starting after its fixed header, whose next header is `next`.
 pub(super) fn walk_extensions(packet: &[u8], next: u8) -> Result<Chain, PacketError> {
     let mut chain = Chain::new(next);
     let mut fragmented = false;
@@ -392,7 +389,7 @@ pub(super) fn walk_extensions(packet: &[u8], next: u8) -> Result<Chain, PacketEr
         let header = extension(packet, chain.offset).ok_or(PacketError::BadHeader)?;
         match chain.protocol {
             protocol::FRAGMENT => {
-                // A second one could make a fragment look whole to us and not to the receiver.
+                // With a second one, a fragment could look whole to us but not to the receiver.
                 if std::mem::replace(&mut fragmented, true) {
                     return Err(PacketError::BadHeader);
                 }
@@ -420,8 +417,8 @@ pub(super) fn walk_extensions(packet: &[u8], next: u8) -> Result<Chain, PacketEr
     Ok(chain)
 }
 
-/// Reads the transport header at `offset` of `packet`, which ends where the IP packet ends, and gives
-/// the payload's offset.
+/// Parses the transport header at `offset` of `packet`, which ends where the IP packet ends, and returns it with the
+/// payload's offset.
 #[inline]
 fn parse_transport(
     packet: &[u8],
@@ -492,8 +489,8 @@ fn parse_transport(
     }
 }
 
-/// Whether an ICMP message has an identifier: echo, timestamp, information and address mask requests
-/// and replies of IPv4, echo of IPv6.
+/// Whether an ICMP message has an identifier: echo, timestamp, information and address mask requests and replies of
+/// IPv4, echo of IPv6.
 #[inline]
 pub(crate) const fn is_icmp_query(version: IpVersion, kind: u8) -> bool {
     match version {

@@ -1,9 +1,9 @@
-//! Tests of the packet walk, and the sample packets that other wire tests share.
+//! Tests of the packet walk, and the sample packets shared by other wire tests.
 
 use super::*;
 use proptest::prelude::*;
 
-/// Small valid packets, with checksums of zero where a test is to fill them in.
+/// Small valid packets, with zero checksums where a test fills them in.
 pub(crate) mod sample {
     use super::super::super::ip::{Ipv4Header, Ipv6Header, protocol};
     use super::super::super::udp::udp_header;
@@ -104,7 +104,7 @@ pub(crate) mod sample {
         v6(protocol::HOP_BY_HOP, &payload)
     }
 
-    /// Valid packets in which a few bytes were changed and the end was cut or extended.
+    /// Valid packets with a few bytes changed and the end truncated or extended.
     pub(crate) fn mutated() -> impl Strategy<Value = Vec<u8>> {
         let mut seeds: Vec<Vec<u8>> = all_transports()
             .into_iter()
@@ -438,7 +438,7 @@ fn offsets_hold(bytes: &[u8]) {
     if let (Transport::Udp { len, .. }, Fragment::Whole) = (packet.transport, packet.fragment) {
         assert!((8..=packet.transport_len()).contains(&len));
     }
-    // What is parsed depends on the packet's own bytes only.
+    // The result depends only on the packet's own bytes.
     assert_eq!(
         Packet::parse(&bytes[..usize::from(packet.total_len)]),
         Ok(packet)

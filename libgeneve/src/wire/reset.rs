@@ -1,4 +1,4 @@
-//! The TCP reset that answers a segment nobody wants (RFC 9293 section 3.5.2).
+//! TCP resets in reply to rejected segments (RFC 9293 section 3.5.2).
 
 use std::net::IpAddr;
 
@@ -8,9 +8,9 @@ use super::ip::{Ipv4Header, Ipv6Header, protocol};
 use super::packet::{Packet, Transport};
 use super::tcp::{TCP_HEADER_LEN, TcpFlags, TcpHeader};
 
-/// Writes the reset that answers `packet` into `out`, as a whole IP packet with all checksums, and gives its length:
-/// 40 bytes over IPv4, 60 over IPv6. `None` if the packet is no TCP segment, is itself a reset (RFC 9293 section 3.10.7.1),
-/// or `out` is too small.
+/// Writes the reset that answers `packet` into `out`, as a complete IP packet with all checksums, and returns its
+/// length: 40 bytes over IPv4, 60 over IPv6. `None` if the packet is not a TCP segment, is itself a reset (RFC 9293
+/// section 3.10.7.1), or `out` is too small.
 #[must_use]
 pub fn answer(packet: &Packet, out: &mut [u8]) -> Option<usize> {
     let Transport::Tcp {

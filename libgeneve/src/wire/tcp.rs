@@ -1,7 +1,7 @@
 //! The TCP header and its flags: layout and view (RFC 9293 section 3.1).
 //!
-//! Whether it fits the IP packet around it is [`packet`](super::packet)'s; its checksum is
-//! [`transport_checksum`](super::transport_checksum)'s.
+//! [`packet`](super::packet) checks that it fits the IP packet around it; its checksum is in
+//! [`transport_checksum`](super::transport_checksum).
 
 use std::fmt;
 use std::mem::offset_of;
@@ -29,7 +29,7 @@ pub struct TcpHeader {
     pub sequence_number: U32,
     /// Acknowledgment Number.
     pub acknowledgment_number: U32,
-    /// Data Offset (4 bits): words of four bytes that the header takes with its options; 4 reserved bits.
+    /// Data Offset (4 bits): length of the header with its options in words of four bytes; 4 reserved bits.
     pub data_offset: u8,
     /// Control bits.
     pub flags: TcpFlags,
@@ -42,10 +42,10 @@ pub struct TcpHeader {
 }
 
 impl TcpHeader {
-    /// Where the checksum is: what `virtio_net_hdr` calls `csum_offset`.
+    /// Offset of the checksum: `csum_offset` of `virtio_net_hdr`.
     pub const CHECKSUM_OFFSET: u16 = offset_of!(TcpHeader, checksum) as u16;
 
-    /// A header without options, with a window, checksum and urgent pointer of zero.
+    /// Returns a header without options, with window, checksum and urgent pointer zero.
     #[must_use]
     pub fn new(ports: (u16, u16), seq: u32, ack: u32, flags: TcpFlags) -> TcpHeader {
         TcpHeader {
@@ -89,15 +89,15 @@ pub struct TcpFlags(pub u8);
 impl TcpFlags {
     /// No more data from the sender.
     pub const FIN: TcpFlags = TcpFlags(0x01);
-    /// Synchronise sequence numbers.
+    /// Synchronize sequence numbers.
     pub const SYN: TcpFlags = TcpFlags(0x02);
     /// Reset the connection.
     pub const RST: TcpFlags = TcpFlags(0x04);
-    /// Push what is buffered.
+    /// Push buffered data.
     pub const PSH: TcpFlags = TcpFlags(0x08);
-    /// The acknowledgment field counts.
+    /// The acknowledgment number is valid.
     pub const ACK: TcpFlags = TcpFlags(0x10);
-    /// The urgent pointer counts.
+    /// The urgent pointer is valid.
     pub const URG: TcpFlags = TcpFlags(0x20);
     /// ECN echo (RFC 3168).
     pub const ECE: TcpFlags = TcpFlags(0x40);
@@ -118,7 +118,7 @@ impl TcpFlags {
         self.0 & flags.0 != 0
     }
 
-    /// These flags without those of `flags`.
+    /// Returns these flags without those in `flags`.
     #[inline]
     #[must_use]
     pub const fn without(self, flags: TcpFlags) -> TcpFlags {
@@ -139,7 +139,7 @@ impl fmt::Debug for TcpFlags {
     }
 }
 
-/// The letters that `tcpdump` and firewalls use, such as `SA`; `-` if no flag is set.
+/// The letters used by `tcpdump` and firewalls, such as `SA`; `-` if no flag is set.
 impl fmt::Display for TcpFlags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0 == 0 {
@@ -170,8 +170,8 @@ impl Deref for Tcp<'_> {
 }
 
 impl<'a> Tcp<'a> {
-    /// The header at the start of `segment`; `None` if the data offset is below 20 bytes or the
-    /// buffer ends before the header does.
+    /// Parses the header at the start of `segment`; `None` if the data offset is below 20 bytes or the buffer ends
+    /// within the header.
     #[inline]
     #[must_use]
     pub fn parse(segment: &'a [u8]) -> Option<Tcp<'a>> {

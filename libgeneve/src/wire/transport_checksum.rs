@@ -1,7 +1,7 @@
-//! The checksum of an inner TCP, UDP, ICMP or ICMPv6 message: verify it, write it, leave it partial.
+//! Transport checksums of inner TCP, UDP, ICMP and ICMPv6 messages: verifying, finishing, making partial.
 //!
-//! Owns which bytes each protocol's checksum covers and where its field is. The arithmetic is
-//! [`checksum`](super::checksum)'s.
+//! Owns which bytes each protocol's checksum covers and where its field is. The arithmetic is in
+//! [`checksum`](super::checksum).
 
 use super::checksum::{self, Sum, is_partial, pseudo_header};
 use super::icmp::IcmpHeader;
@@ -10,24 +10,24 @@ use super::packet::{Fragment, Packet, Transport};
 use super::tcp::TcpHeader;
 use super::udp::UdpHeader;
 
-/// What the transport checksum of a packet is found to be.
+/// State of a packet's transport checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChecksumState {
-    /// It is right.
+    /// Correct.
     Valid,
-    /// The field holds the sum of the pseudo-header only: an offload was to finish it. Chance makes
-    /// one valid packet in 65,536 look so; finishing it again does no harm.
+    /// The field holds only the sum of the pseudo-header, to be finished by an offload. By chance, one valid packet
+    /// in 65,536 looks like that; finishing it again does no harm.
     Partial,
-    /// It is wrong.
+    /// Wrong.
     Wrong,
     /// UDP over IPv4 without a checksum (RFC 768).
     Absent,
-    /// It cannot be verified here: a fragment, another protocol, or a source route whose last address
-    /// is not the packet's destination.
+    /// Cannot be verified here: a fragment, another protocol, or a source route whose last address is not the
+    /// packet's destination.
     Unknown,
 }
 
-/// What a packet's transport checksum covers and where it is kept.
+/// Coverage and position of a packet's transport checksum.
 #[derive(Clone, Copy, Debug)]
 struct ChecksumCoverage {
     start: usize,
@@ -39,7 +39,7 @@ struct ChecksumCoverage {
 }
 
 impl Packet {
-    /// Verifies the transport checksum. `bytes` are those that the packet was parsed from.
+    /// Verifies the transport checksum. `bytes` is what the packet was parsed from.
     #[inline]
     #[must_use]
     pub fn checksum_state(&self, bytes: &[u8]) -> ChecksumState {
@@ -68,9 +68,9 @@ impl Packet {
         }
     }
 
-    /// Computes and stores the transport checksum; UDP's zero becomes 0xffff (RFC 768). Gives `false`
-    /// and changes nothing where there is none to compute: a fragment, another protocol, a source
-    /// route, or bytes that are not this packet's.
+    /// Computes and stores the transport checksum; UDP's zero becomes 0xffff (RFC 768). Returns `false` and changes
+    /// nothing if there is none to compute: a fragment, another protocol, a source route, or `bytes` of another
+    /// packet.
     #[inline]
     pub fn write_checksum(&self, bytes: &mut [u8]) -> bool {
         let Some(cover) = self.cover() else {
@@ -89,8 +89,8 @@ impl Packet {
         true
     }
 
-    /// Stores the partial checksum that `VIRTIO_NET_HDR_F_NEEDS_CSUM` asks for. Gives `false` and
-    /// changes nothing where there is none: as [`Packet::write_checksum`], and ICMP over IPv4.
+    /// Stores the partial checksum that goes with `VIRTIO_NET_HDR_F_NEEDS_CSUM`. Returns `false` and changes nothing
+    /// if there is none: as [`Packet::write_checksum`], and for ICMP over IPv4.
     #[inline]
     pub fn write_partial_checksum(&self, bytes: &mut [u8]) -> bool {
         let Some(cover) = self.cover() else {
@@ -106,8 +106,8 @@ impl Packet {
         true
     }
 
-    /// The offset of the transport checksum field from the transport header: 16 for TCP, 6 for UDP, 2
-    /// for ICMP; what `virtio_net_hdr` calls `csum_offset`.
+    /// Returns the offset of the transport checksum field from the transport header (`csum_offset` of
+    /// `virtio_net_hdr`): 16 for TCP, 6 for UDP, 2 for ICMP.
     #[inline]
     #[must_use]
     pub fn checksum_offset(&self) -> Option<u16> {
@@ -127,11 +127,11 @@ impl Packet {
         let start = usize::from(self.transport_offset);
         let field = usize::from(self.checksum_offset()?);
         let end = match self.transport {
-            // RFC 768: the UDP length counts, and bytes between it and the IP payload's end do not.
+            // RFC 768: the checksum covers the UDP length, not bytes between it and the end of the IP payload.
             Transport::Udp { len, .. } => start + usize::from(len),
             _ => usize::from(self.total_len),
         };
-        // A `Packet` has public fields: one that was put together by hand may lie.
+        // The fields of `Packet` are public and may be inconsistent.
         if end < start + field + 2 {
             return None;
         }
@@ -201,7 +201,7 @@ mod tests {
         let packet = Packet::parse(&bytes).unwrap();
         assert!(packet.write_checksum(&mut bytes));
         let check = [bytes[26], bytes[27]];
-        // Payload that equals the checksum so far brings the sum to 0xffff, its inverse to zero.
+        // A payload equal to the checksum so far makes the sum 0xffff, and its inverse zero.
         bytes[28..30].copy_from_slice(&check);
         assert!(packet.write_checksum(&mut bytes));
         assert_eq!(bytes[26..28], [0xff, 0xff]);

@@ -1,7 +1,7 @@
 //! The UDP header: layout and writer (RFC 768).
 //!
-//! Whether its length fits the IP packet around it is [`packet`](super::packet)'s; its checksum is
-//! [`transport_checksum`](super::transport_checksum)'s.
+//! [`packet`](super::packet) checks that its length fits the IP packet around it; its checksum is in
+//! [`transport_checksum`](super::transport_checksum).
 
 use std::mem::offset_of;
 
@@ -28,12 +28,12 @@ pub struct UdpHeader {
 }
 
 impl UdpHeader {
-    /// Where the checksum is: what `virtio_net_hdr` calls `csum_offset`.
+    /// Offset of the checksum: `csum_offset` of `virtio_net_hdr`.
     pub const CHECKSUM_OFFSET: u16 = offset_of!(UdpHeader, checksum) as u16;
 }
 
-/// The bytes of a UDP header. `datagram_len` counts header and payload; `checksum` is 0 if there is
-/// none (yet).
+/// Returns a UDP header in wire format. `datagram_len` counts header and payload; `checksum` is 0 if there is none
+/// (yet).
 #[must_use]
 pub fn udp_header(src: u16, dst: u16, datagram_len: u16, checksum: u16) -> [u8; UDP_HEADER_LEN] {
     transmute!(UdpHeader {

@@ -1,6 +1,6 @@
 //! The VXLAN header: layout, view and writer (RFC 7348 section 5).
 //!
-//! Owns the I flag, the VNI and the reserved bits. What follows the header is always an Ethernet frame.
+//! Owns the I flag, the VNI and the reserved bits. The payload is always an Ethernet frame.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, transmute};
 
@@ -51,7 +51,7 @@ pub struct Vxlan<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum VxlanError {
-    /// The buffer ends before the header does.
+    /// The buffer ends within the header.
     #[error("the packet ends before its VXLAN header does")]
     Truncated,
     /// The I flag is not set: there is no valid VNI.
@@ -64,7 +64,7 @@ impl<'a> Vxlan<'a> {
     ///
     /// # Errors
     ///
-    /// As [`VxlanError`] says.
+    /// See [`VxlanError`].
     #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Vxlan<'a>, VxlanError> {
         let (header, payload) =
@@ -75,14 +75,14 @@ impl<'a> Vxlan<'a> {
         Ok(Vxlan { header, payload })
     }
 
-    /// The virtual network that the frame belongs to.
+    /// The VNI.
     #[inline]
     #[must_use]
     pub fn vni(&self) -> Vni {
         Vni::from_wire(self.header.vni)
     }
 
-    /// The header as it was received.
+    /// The header as received.
     #[inline]
     #[must_use]
     pub fn header_bytes(&self) -> &'a [u8] {
@@ -97,7 +97,7 @@ impl<'a> Vxlan<'a> {
     }
 }
 
-/// The header of packets of `vni`: the I flag is set, reserved bits are zero.
+/// Returns the header for packets of `vni`: the I flag is set, reserved bits are zero.
 #[must_use]
 pub fn vxlan_header(vni: Vni) -> [u8; VXLAN_HEADER_LEN] {
     transmute!(VxlanHeader {

@@ -1,8 +1,8 @@
-//! Packets that are dropped, one for each reason, and floods of them.
+//! Dropped packets, one for each reason, and floods of them.
 
 use super::*;
 
-/// Sends each packet until the tables have grown as they will, and then again.
+/// Sends each packet until the tables have stopped growing, and then measures.
 fn dropped(world: &LinkWorld, cases: &[(DropReason, Parcel)]) {
     let mut worker = TestWorker::new();
     for (reason, parcel) in cases {
@@ -26,7 +26,7 @@ fn dropped(world: &LinkWorld, cases: &[(DropReason, Parcel)]) {
     );
 }
 
-/// Everything is on, some of it denied or broken.
+/// Returns a world with all functions on, some of them denying or broken.
 fn hostile() -> LinkWorld {
     let mut all = functions(0);
     let mut rules = world::allow_all();
@@ -80,7 +80,7 @@ fn drops_on_the_way_out_allocate_nothing() {
             packet((src, 4000), (dst, port), PayloadKind::Udp, 64),
         )
     };
-    // They take the only port, and what the bucket has.
+    // These packets use up the only port of the pool, and the bucket.
     let mut worker = TestWorker::new();
     assert_eq!(worker.carry(&world, &udp(inside, b, 1)), Ok(()));
     let fast = udp(ip("10.0.0.5"), b, 1);
@@ -146,7 +146,7 @@ fn drops_on_the_way_in_allocate_nothing() {
         &udp(ip("10.7.0.9"), ip("198.51.100.1"), 1),
     );
     assert_eq!(worker.carry(&world, &from_b("gateway", taken)), Ok(()));
-    // A flow of B's, in whose name C speaks.
+    // A flow of B, whose addresses C then forges.
     assert_eq!(worker.carry(&world, &from_b("good", plain(&good))), Ok(()));
     let mut wrong_local = from_b("local", plain(&good));
     let mut by_link = from_b("by a link", plain(&good));
@@ -310,7 +310,7 @@ impl Parcel {
     }
 }
 
-/// A header that nobody has sent before costs nothing either, as long as its packets are dropped.
+/// Headers that were never seen before do not allocate either, as long as their packets are dropped.
 #[test]
 fn a_flood_of_ever_other_headers_allocates_nothing() {
     let world = hostile();

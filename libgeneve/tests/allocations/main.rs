@@ -1,6 +1,6 @@
-//! The packet path allocates nothing: packets of known flows go both ways through every function, super-packets and
-//! trains are cut and merged, packets are dropped for every reason, and the allocator is not called once. What the
-//! first packet of a flow may cost is bounded.
+//! Checks that the packet path does not allocate: packets of known flows pass in both directions through every
+//! function, super-packets and trains are cut and merged, and packets are dropped for every reason, without a single
+//! call of the allocator. The allocations of a flow's first packet are bounded.
 
 mod drops;
 mod offloads;
@@ -37,10 +37,10 @@ use world::{
 };
 
 const ALLOCATION_ROUNDS: usize = 300;
-/// What the first packet of a flow may allocate: the header, the meter, the lease, and what maps grow by.
+/// Most allocations of a flow's first packet: the header, the meter, the lease, and the growth of maps.
 const FIRST_ALLOCATIONS: u64 = 8;
 
-/// Counts what it is given, and writes the headers down where there is room already.
+/// Counts packets, and copies their headers into preallocated space.
 struct CountingWire {
     packets: usize,
     header: [u8; 512],
@@ -53,13 +53,13 @@ impl SegmentSink for CountingWire {
     }
 }
 
-/// One worker.
+/// State of one worker.
 struct TestWorker {
     egress: Egress,
     ingress: Ingress,
     shaper: Shaper<()>,
     out: CountingWire,
-    /// Packets are rewritten where they are.
+    /// Buffer in which packets are rewritten.
     bytes: Vec<u8>,
 }
 
@@ -95,14 +95,14 @@ impl TestWorker {
         }
     }
 
-    /// As at the end of a turn of the worker's loop.
+    /// End of an iteration of the worker's loop.
     fn settle(&mut self, world: &LinkWorld) {
         self.egress.flush(&world.cx());
         self.ingress.flush(&world.cx());
     }
 }
 
-/// Lets a packet wait that is over a rate, as long as there is room.
+/// Queues a packet that exceeds a rate limit, if there is room.
 fn wait(shaper: &mut Shaper<()>, metered: Option<Metered>, now: Now) -> Result<(), DropReason> {
     let Some(metered) = metered.filter(|m| shaper.waits_for(&m.meter) || !m.passes(now)) else {
         return Ok(());
@@ -153,7 +153,7 @@ enum ParcelDirection {
     In(OuterRx),
 }
 
-/// A packet that is sent again and again.
+/// A packet that is sent repeatedly.
 struct Parcel {
     name: String,
     way: ParcelDirection,
@@ -190,7 +190,7 @@ fn header(attach: SentOptions, bytes: &[u8]) -> HeaderBytes {
         .unwrap()
 }
 
-/// What an endpoint with labels on another host sends.
+/// Returns a packet as sent by an endpoint with labels on another host.
 fn labelled(bytes: &[u8]) -> Vec<u8> {
     let attach = SentOptions {
         labels: Some((world::labels("app=db"), false)),
@@ -215,10 +215,10 @@ fn allocations(work: impl FnOnce()) -> u64 {
     allocation_counter::measure(work).count_total
 }
 
-/// The first packet of a flow, as it begins, and all others after it, one after the other and interleaved.
+/// Sends the first packet of each flow, and then all later ones, one after the other and interleaved.
 #[test]
 fn known_flows_allocate_nothing_with_every_function_on() {
-    // A table of one shard, whose slots are soon made.
+    // A table with one shard, whose slots are soon allocated.
     let limits = FlowLimits {
         flows: 1000,
         ..FlowLimits::default()
@@ -236,7 +236,7 @@ fn known_flows_allocate_nothing_with_every_function_on() {
     let echo = PayloadKind::Echo { reply: false };
     let gateway = |bytes: Vec<u8>| typed(EndpointType::Gateway, &bytes);
     let mut known = Vec::new();
-    // The first flow of a kind makes maps that the others find.
+    // The first flow of a kind grows maps that later ones reuse.
     for turn in 0..4u16 {
         for (name, kind, src, dst, host) in [
             ("tcp4", TCP_SYN, (a, 4001), (b, 443), None),
@@ -283,7 +283,7 @@ fn known_flows_allocate_nothing_with_every_function_on() {
                 Some(host) => inward(name, host, labelled(&bytes)),
             };
             let opens = parcel(name, first);
-            // Where a host was not heard of before, its header is new, too.
+            // The first packet for a host also allocates its header.
             let cost = allocations(|| assert_eq!(worker.carry(&world, &opens), Ok(()), "{name}"));
             println!("{turn} {name:<12}{cost:>4} allocations of its first packet");
             assert!(turn == 0 || cost <= FIRST_ALLOCATIONS, "{name}: {cost}");
@@ -317,7 +317,7 @@ fn known_flows_allocate_nothing_with_every_function_on() {
             println!("{turn} {name:<12}{cost:>4} allocations of its first reply");
             assert!(turn == 0 || cost <= FIRST_ALLOCATIONS, "{name}: {cost}");
             if !matches!(kind, PayloadKind::Other(_)) {
-                // What the receiver of the latest packet says about it, as it saw it.
+                // An ICMP error about the latest packet from its receiver, as the receiver saw the packet.
                 let left = packet(to, from, follows, 100);
                 known.push(back_from(
                     &format!("{name}, error"),

@@ -1,8 +1,8 @@
-//! Super-packets that are cut, and trains that are merged.
+//! Segmentation of super-packets, and merging of trains.
 
 use super::*;
 
-/// What TUN would say about the super-packet.
+/// Returns the `virtio_net_hdr` of a super-packet.
 fn offload(bytes: &[u8], gso_type: GsoType, gso_size: u16) -> VnetHdr {
     let packet = Packet::parse(bytes).unwrap();
     VnetHdr {
@@ -24,7 +24,7 @@ fn cutting_super_packets_allocates_nothing() {
     let tcp6 = packet(a6, b6, TCP_ACK, 64_000);
     let udp4 = packet(a, b, PayloadKind::Udp, 9_000);
     let mut syn = packet(a, b, TCP_SYN, 4);
-    // The payload becomes an MSS option that is to be clamped.
+    // Turn the payload into an MSS option, which is clamped.
     syn[32] = 0x60;
     syn[40..44].copy_from_slice(&[2, 4, 0x23, 0]);
     let cases = [
@@ -73,7 +73,7 @@ fn merging_trains_allocates_nothing() {
     let plain = |bytes: &[u8]| behind(&header(SentOptions::default(), bytes), bytes);
     let (a, b) = ((ip("10.0.0.1"), 443), (ip("10.0.0.2"), 40_000));
     let mut train: Vec<Vec<u8>> = Vec::new();
-    // A flow of either family, which merge; then what does not merge, and what is dropped.
+    // A flow of each family, which are merged; then packets that are not merged, and dropped ones.
     for (src, dst) in [(b, a), ((ip("fd00::2"), 40_000), (ip("fd00::1"), 443))] {
         for at in 0..40u32 {
             let kind = PayloadKind::Tcp(libgeneve::wire::transport::TcpFlags::ACK, 1000 * at);
@@ -134,7 +134,7 @@ fn merging_trains_allocates_nothing() {
     assert_eq!(unmerged, rounds);
     assert_eq!(packets + unmerged + dropped, train.len() * rounds);
     assert_eq!(dropped, 3 * rounds);
-    // Both families were merged, each flow into one.
+    // In both families, each flow was merged into one super-packet.
     assert!(
         written <= packets - 2 * 39 * rounds,
         "{written} of {packets}"

@@ -1,7 +1,7 @@
 //! One host's view of a VPC, for tests and benchmarks of the whole packet path.
 //!
-//! The endpoints .1 and .5 of 10.0.0.0/24 and fd00::/64 live here, .2 on the host B and .3 on the host C; behind B are
-//! 10.7.0.0/16 and, where there is a gateway, everything else.
+//! The endpoints .1 and .5 of 10.0.0.0/24 and fd00::/64 are on this host, .2 on the host B and .3 on the host C.
+//! 10.7.0.0/16 and, if there is a gateway, the default route are behind B.
 #![allow(dead_code)]
 
 pub mod packets;
@@ -33,9 +33,9 @@ pub const WORLD_HOST_B: &str = "192.0.2.2";
 pub const WORLD_HOST_C: &str = "192.0.2.3";
 pub const WORLD_VNI: Vni = Vni::new(100).expect("24 bits");
 pub const WORLD_LINK: LinkIndex = LinkIndex(0);
-/// The virtual address of the service, whose backends are 10.0.0.2 and 10.0.0.3.
+/// Virtual address of the service with the backends 10.0.0.2 and 10.0.0.3.
 pub const WORLD_VIP: &str = "10.0.0.100";
-/// The id of the class that the policy gives to what it allows.
+/// ID of the class that the policy assigns to allowed packets.
 pub const WORLD_CLASS: u8 = 7;
 
 pub fn ip(addr: &str) -> IpAddr {
@@ -52,7 +52,7 @@ pub fn route(prefix: &str, hosts: &[&str], origin: RouteOrigin, kind: EndpointTy
     }
 }
 
-/// The link of these functions.
+/// Returns a link with these functions.
 pub fn link(functions: LinkFunctions) -> LinkConfig {
     let endpoint =
         |addr, hosts: &[&str]| route(addr, hosts, RouteOrigin::Endpoint, EndpointType::Simple);
@@ -106,7 +106,7 @@ pub fn link(functions: LinkFunctions) -> LinkConfig {
     }
 }
 
-/// Tables of one link, and what its packets leave behind.
+/// Tables with one link, and the state of its packets.
 pub struct LinkWorld {
     pub tables: Tables,
     pub state: SharedState,
@@ -154,7 +154,7 @@ pub fn rule(
     PolicyRule::new(name, direction, pref, action)
 }
 
-/// A policy of `count` rules that no packet matches, mixed of labels, prefixes and ports, and behind them the `last`.
+/// Returns a policy of `count` rules with labels, prefixes and ports that match no packet, followed by `last`.
 pub fn policy(count: u32, last: Vec<PolicyRule>) -> Arc<Policy> {
     let mut rules: Vec<PolicyRule> = (0..count)
         .map(|n| {
@@ -187,7 +187,7 @@ pub fn policy(count: u32, last: Vec<PolicyRule>) -> Arc<Policy> {
     Arc::new(policy.expect("sound rules"))
 }
 
-/// Allows everything in both directions, and gives it the class.
+/// Rules that allow everything in both directions, and assign the class.
 pub fn allow_all() -> Vec<PolicyRule> {
     [Direction::Ingress, Direction::Egress]
         .map(|direction| {
@@ -203,7 +203,8 @@ pub fn allow_all() -> Vec<PolicyRule> {
         .into()
 }
 
-/// Source NAT for 10.5.0.0/16 here and 10.7.0.0/16 behind B, each to this many addresses and these ports.
+/// Returns source NAT for 10.5.0.0/16 here and 10.7.0.0/16 behind B, each with a pool of this many addresses and
+/// these ports.
 pub fn snat(addresses: u8, ports: std::ops::RangeInclusive<u16>) -> Arc<Nat> {
     let rule = |from: &str, net: u8| nat::NatRule::Snat {
         name: from.into(),
@@ -216,12 +217,12 @@ pub fn snat(addresses: u8, ports: std::ops::RangeInclusive<u16>) -> Arc<Nat> {
     Arc::new(nat.expect("sound rules"))
 }
 
-/// 10 GB/s, which no test exceeds.
+/// Rate limit of 10 GB/s, which no test exceeds.
 fn ample() -> Arc<Bucket> {
     Arc::new(Bucket::new(10_000_000_000, u64::from(u32::MAX)))
 }
 
-/// A class with a rate.
+/// Returns a class with a rate limit.
 pub fn class() -> Arc<QosClass> {
     Arc::new(QosClass {
         id: WORLD_CLASS,
@@ -251,7 +252,7 @@ pub fn services(backends: &[&str]) -> Arc<ServiceTable> {
     Arc::new(ServiceTable::new([config], None).expect("a sound service"))
 }
 
-/// Every function at once, with a policy of `rules` rules and more.
+/// Returns all functions at once, with a policy of `rules` rules and more.
 pub fn functions(rules: u32) -> LinkFunctions {
     let labelled = |text: &str, local| EndpointConfig {
         labels: Some(labels(text)),

@@ -1,4 +1,4 @@
-//! Whole inner packets with good checksums, and what is done to them.
+//! Complete inner packets with correct checksums, and ways to modify them.
 
 use std::net::IpAddr;
 
@@ -9,26 +9,26 @@ use libgeneve::wire::packet::Packet;
 use libgeneve::wire::transport::{TcpFlags, udp_header};
 use libgeneve::wire::transport_checksum::ChecksumState;
 
-/// What is behind the IP header.
+/// Transport protocol of a packet.
 #[derive(Clone, Copy, Debug)]
 pub enum PayloadKind {
-    /// TCP with these flags and this sequence number, 20 bytes of header.
+    /// TCP with these flags and this sequence number, and a header of 20 bytes.
     Tcp(TcpFlags, u32),
     Udp,
-    /// An echo request or its reply; the source port is the identifier.
+    /// ICMP echo request or reply; the source port is the identifier.
     Echo {
         reply: bool,
     },
-    /// This protocol, of which nobody knows the header.
+    /// This protocol, without a known header.
     Other(u8),
 }
 
 /// A TCP segment in the middle of a connection.
 pub const TCP_ACK: PayloadKind = PayloadKind::Tcp(TcpFlags::ACK, 1);
-/// The segment that opens one.
+/// The first segment of a connection.
 pub const TCP_SYN: PayloadKind = PayloadKind::Tcp(TcpFlags::SYN, 1);
 
-/// A packet with `payload` bytes behind its transport header.
+/// Returns a packet with `payload` bytes after its transport header.
 pub fn packet(
     src: (IpAddr, u16),
     dst: (IpAddr, u16),
@@ -61,8 +61,8 @@ pub fn packet(
     bytes
 }
 
-/// What is behind an IP header in one, with its checksum where its protocol is known, with this DSCP and ECN field and, for
-/// IPv4, DF bit.
+/// Returns an IP packet with this payload, DSCP and ECN field and, for IPv4, DF bit. The transport checksum is filled
+/// in if the protocol is known.
 pub fn in_ip(
     (src, dst): (IpAddr, IpAddr),
     number: u8,
@@ -92,26 +92,26 @@ pub fn in_ip(
     };
     let mut bytes = [&header, transport].concat();
     let packet = Packet::parse(&bytes).expect("a sound packet");
-    // Nobody knows where the checksum of another protocol would be.
+    // The position of the checksum of other protocols is unknown.
     let _ = packet.write_checksum(&mut bytes);
     bytes
 }
 
-/// 20 bytes without a checksum.
+/// Returns a header of 20 bytes without a checksum.
 pub fn tcp_header((src, dst): (u16, u16), flags: TcpFlags, seq: u32) -> Vec<u8> {
     let mut header = vec![0; 20];
     header[..2].copy_from_slice(&src.to_be_bytes());
     header[2..4].copy_from_slice(&dst.to_be_bytes());
     header[4..8].copy_from_slice(&seq.to_be_bytes());
     if flags.contains(TcpFlags::ACK) {
-        // Of a peer that sent a SYN and the number 0 in it.
+        // The peer's SYN had the sequence number 0.
         header[8..12].copy_from_slice(&1_u32.to_be_bytes());
     }
     header[12..14].copy_from_slice(&[0x50, flags.0]);
     header
 }
 
-/// The protocol and the header of an echo request with this identifier, or of its reply, without a checksum.
+/// Returns the protocol number and the header of an echo request or reply with this identifier, without a checksum.
 pub fn echo_header(v4: bool, id: u16, reply: bool) -> (u8, [u8; 8]) {
     let (number, kind) = match (v4, reply) {
         (true, false) => (protocol::ICMP, 8),
@@ -123,19 +123,19 @@ pub fn echo_header(v4: bool, id: u16, reply: bool) -> (u8, [u8; 8]) {
     (number, [kind, 0, 0, 0, high, low, 0, 1])
 }
 
-/// An IPv4 packet as the fragment that this word of flags and offset describes.
+/// Turns an IPv4 packet into a fragment with this word of flags and offset.
 pub fn fragment_of(mut bytes: Vec<u8>, word: u16) -> Vec<u8> {
     bytes[6..8].copy_from_slice(&word.to_be_bytes());
     write_ipv4_checksum(&mut bytes);
     bytes
 }
 
-/// What the router or host `from` says about a packet that it cannot deliver.
+/// Returns a host-unreachable error from `from` about a packet.
 pub fn error_about(bytes: &[u8], from: IpAddr) -> Vec<u8> {
     unreachable(bytes, from, UnreachableReason::Host)
 }
 
-/// The same for this reason.
+/// Returns an unreachable error from `from` about a packet, with this reason.
 pub fn unreachable(bytes: &[u8], from: IpAddr, why: UnreachableReason) -> Vec<u8> {
     let packet = Packet::parse(bytes).expect("a sound packet");
     let mut out = vec![0; MAX_V6_ERROR_LEN];
@@ -146,7 +146,7 @@ pub fn unreachable(bytes: &[u8], from: IpAddr, why: UnreachableReason) -> Vec<u8
     out
 }
 
-/// A datagram of the tunnel.
+/// Returns a tunnel datagram.
 pub fn behind(header: &HeaderBytes, inner: &[u8]) -> Vec<u8> {
     [&header[..], inner].concat()
 }

@@ -1,7 +1,7 @@
-//! What a host holds and has counted, and whether it adds up.
+//! Resources and counters of a host, and whether the counters add up.
 //!
-//! The daemon's counters are held against the kernel's: every datagram that a socket of the host handed out was written,
-//! dropped for one reason or consumed; and so was every packet that an interface handed out.
+//! The daemon's counters are checked against the kernel's: every datagram read from a socket of the host, and every
+//! packet read from an interface, must have been forwarded, dropped for one reason or consumed.
 
 use super::hosts::{CHURNED_VPC, KILLED_VPC, PLAIN_VPC, STANDING, SoakHosts};
 use geneved_tests::scrape;
@@ -10,13 +10,13 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// Packets of a UDP train, and segments of a super-packet, at most.
+/// Maximum number of datagrams of a UDP train, and of segments of a super-packet.
 const MAX_TRAIN: u64 = 128;
 
-/// The state of one host at one time.
+/// Snapshot of one host.
 #[derive(Clone, Default)]
 pub struct Reading {
-    /// KiB of memory of the daemon that is its own and not a file's.
+    /// Resident anonymous memory of the daemon in KiB.
     pub memory: u64,
     /// Open file descriptors.
     pub descriptors: u64,
@@ -24,11 +24,11 @@ pub struct Reading {
     pub threads: u64,
     /// The metrics page.
     metrics: BTreeMap<String, f64>,
-    /// Datagrams that UDP sockets of the host's namespace handed out.
+    /// Datagrams read from the UDP sockets of the host's namespace.
     pub datagrams: u64,
-    /// Datagrams that found a full socket.
+    /// Datagrams dropped because of a full socket buffer.
     pub overflows: u64,
-    /// Packets that the plain VPC's interface handed to the daemon.
+    /// Packets that the daemon read from the plain VPC's interface.
     plain: u64,
 }
 
@@ -66,10 +66,10 @@ fn scrape(hosts: &SoakHosts, side: usize) -> io::Result<BTreeMap<String, f64>> {
 }
 
 impl Reading {
-    /// Reads host a (0) or b (1).
+    /// Takes a snapshot of host a (0) or b (1).
     ///
     /// # Errors
-    /// The daemon is gone or does not answer.
+    /// If the daemon is gone or does not answer.
     pub fn take(hosts: &SoakHosts, side: usize) -> io::Result<Self> {
         let missing = || io::Error::other("a number is missing in /proc");
         let process = format!("/proc/{}", hosts.pid(side));
@@ -98,7 +98,7 @@ impl Reading {
         })
     }
 
-    /// Every series of this metric with these labels, added up.
+    /// Sum of all series of this metric with these labels.
     fn sum(&self, metric: &str, labels: &[(&str, &str)]) -> u64 {
         let of_metric = self.metrics.iter().filter(|(series, _)| {
             let has =
@@ -119,7 +119,7 @@ impl Reading {
         )
     }
 
-    /// Packets of a link and direction that ended in whichever way.
+    /// Packets of a link and direction that were forwarded, dropped or consumed.
     pub fn ended(&self, link: &str, direction: &str) -> u64 {
         let labels = [("link", link), ("direction", direction)];
         self.forwarded(link, direction)
@@ -127,7 +127,7 @@ impl Reading {
             + self.sum("geneved_consumed_packets_total", &labels)
     }
 
-    /// Everything that was dropped, by reason.
+    /// All drops by reason.
     pub fn drops(&self) -> BTreeMap<String, u64> {
         let mut all = BTreeMap::new();
         for (series, value) in &self.metrics {
@@ -144,7 +144,7 @@ impl Reading {
         all
     }
 
-    /// What must be nothing when nobody sends.
+    /// Resources that must not be in use when there is no traffic.
     fn held(&self) -> Vec<String> {
         let held = [
             (
@@ -179,28 +179,28 @@ impl Reading {
     }
 }
 
-/// What passed between two readings of a host.
+/// Difference between two snapshots of the hosts.
 pub struct TrafficDelta<'a> {
     /// Host a (0) or b (1).
     pub side: usize,
-    /// When the last rest ended, of all hosts.
+    /// Snapshots after the last rest, of all hosts.
     pub before: &'a [Reading; 2],
-    /// Now.
+    /// Snapshots now.
     pub now: &'a [Reading; 2],
-    /// Whether every datagram arrives by itself, so that sums are exact.
+    /// Whether datagrams arrive one by one, so that sums are exact.
     pub single: bool,
-    /// Whether ICMP errors claimed that the way is narrow.
+    /// Whether forged ICMP errors claimed a smaller path MTU.
     pub narrow: bool,
 }
 
 impl TrafficDelta<'_> {
-    /// Datagrams that the kernel handed to the daemon.
+    /// Datagrams that the daemon read from its sockets.
     pub fn handed(&self) -> u64 {
         self.now[self.side].datagrams - self.before[self.side].datagrams
     }
 
     fn ended(&self, side: usize, link: &str, direction: &str) -> u64 {
-        // A link that was made anew begins at 0.
+        // A recreated link starts at 0.
         let [now, before] = [self.now, self.before].map(|all| all[side].ended(link, direction));
         now.checked_sub(before).unwrap_or(now)
     }
@@ -210,7 +210,7 @@ impl TrafficDelta<'_> {
         now.checked_sub(before).unwrap_or(now)
     }
 
-    /// Datagrams that the daemon says what became of.
+    /// Datagrams that the daemon accounted for.
     pub fn counted(&self) -> u64 {
         let standing = STANDING.iter().map(|vpc| vpc.device);
         let more: &[&str] = match self.side {
@@ -223,12 +223,12 @@ impl TrafficDelta<'_> {
             .sum()
     }
 
-    /// What does not add up.
+    /// Discrepancies found.
     pub fn faults(&self) -> Vec<String> {
         let now = &self.now[self.side];
         let mut faults = now.held();
         let (handed, counted) = (self.handed(), self.counted());
-        // Counters of the link that comes and goes on host a go with it; host b knows how much it sent there.
+        // The counters of the churned link on host a vanish with it; host b knows how much it sent there.
         let unknown = match self.side {
             0 => self.forwarded(1, CHURNED_VPC.device),
             _ => 0,
@@ -250,7 +250,7 @@ impl TrafficDelta<'_> {
         }
         let plain = now.plain - self.before[self.side].plain;
         let counted = self.ended(self.side, PLAIN_VPC.device, "egress");
-        // Where somebody says that the way is narrow, packets without DF become several.
+        // If a smaller path MTU was claimed, packets without DF are fragmented.
         if plain > counted || plain < counted && !self.narrow {
             faults.push(format!(
                 "{} handed out {plain} packets, and {counted} are counted",
@@ -261,7 +261,7 @@ impl TrafficDelta<'_> {
     }
 }
 
-/// What a quantity does from rest to rest: the median of the slopes between all pairs, which a few outliers do not move.
+/// Theil-Sen slope: the median of the slopes between all pairs, which is robust against outliers.
 pub fn slope(values: &[u64]) -> f64 {
     let mut slopes = Vec::new();
     for (i, &from) in values.iter().enumerate() {

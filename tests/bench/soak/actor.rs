@@ -1,4 +1,4 @@
-//! Whoever does something in a storm, and the ledger of what was done.
+//! Actors of a storm, and the ledger of their steps.
 
 use super::gate::Gate;
 use fastrand::Rng;
@@ -9,37 +9,37 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// What an actor has at hand.
+/// Context of an actor's step.
 pub struct ActorContext<'a> {
-    /// To wait by.
+    /// Gate for pauses.
     pub gate: &'a Gate,
-    /// Seeded for this actor alone.
+    /// Random generator seeded for this actor.
     pub rng: &'a mut Rng,
-    /// Where to write down what was done.
+    /// Records what was done.
     pub ledger: &'a Ledger,
 }
 
-/// Takes steps of a few seconds at most while there is a storm.
+/// Actor that repeats steps of at most a few seconds during a storm.
 pub trait Actor: Send {
-    /// What it is called in the ledger.
+    /// Name in the ledger.
     fn name(&self) -> String;
-    /// Does something once; how much, in whatever it counts.
+    /// Runs one step. Returns the amount done, in the actor's own unit.
     ///
     /// # Errors
-    /// Something that must not happen, which fails the run.
+    /// If something happened that must fail the run.
     fn step(&mut self, cx: &mut ActorContext<'_>) -> Result<u64, String>;
-    /// Whether each storm must see something of it succeed.
+    /// Whether it must succeed at least once in each storm.
     fn must_progress(&self) -> bool {
         false
     }
 }
 
-/// What one actor, or one kind of thing, came to.
+/// Totals of one actor or one kind of event.
 #[derive(Clone, Copy, Default)]
 pub struct LedgerEntry {
     /// Steps taken.
     pub steps: u64,
-    /// What the steps count: bytes, packets, changes.
+    /// Sum of what the steps count: bytes, packets, changes.
     pub done: u64,
 }
 
@@ -50,11 +50,11 @@ struct LedgerPages {
     must_progress: Vec<String>,
 }
 
-/// What was done, and what must not have happened, since when.
+/// Totals and failures, and the start of the run.
 pub struct Ledger(Mutex<LedgerPages>, Instant);
 
 impl Ledger {
-    /// An empty one, from now on.
+    /// Returns an empty ledger that starts now.
     pub fn new() -> Self {
         Self(Mutex::default(), Instant::now())
     }
@@ -63,7 +63,7 @@ impl Ledger {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts something under a name of its own.
+    /// Adds to the totals of this name.
     pub fn count(&self, name: &str, done: u64) {
         let mut pages = self.pages();
         let entry = pages.entries.entry(name.to_owned()).or_default();
@@ -71,24 +71,24 @@ impl Ledger {
         entry.done += done;
     }
 
-    /// Notes what fails the run.
+    /// Records a failure of the run.
     pub fn fail(&self, words: String) {
         let time = self.1.elapsed().as_secs();
         eprintln!("soak: FAILED: after {time} s: {words}");
         self.pages().failures.push(words);
     }
 
-    /// Everything that was counted.
+    /// All totals.
     pub fn entries(&self) -> BTreeMap<String, LedgerEntry> {
         self.pages().entries.clone()
     }
 
-    /// What failed so far.
+    /// Failures so far.
     pub fn failures(&self) -> Vec<String> {
         self.pages().failures.clone()
     }
 
-    /// Fails for each actor that must get something done and did not since `before`.
+    /// Records a failure for each actor that must make progress and has made none since `before`.
     pub fn check_progress(&self, before: &BTreeMap<String, LedgerEntry>) {
         let (names, now) = {
             let pages = self.pages();
@@ -108,7 +108,7 @@ impl Ledger {
 /// How long threads may take to end.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Everybody's threads.
+/// Threads of all actors.
 pub struct ActorThreads {
     gate: Arc<Gate>,
     threads: Vec<JoinHandle<()>>,
@@ -156,7 +156,7 @@ impl ActorThreads {
 impl Drop for ActorThreads {
     fn drop(&mut self) {
         self.gate.end();
-        // Whoever hangs has been told of, and ends with the process.
+        // A hung actor has been reported already and ends with the process.
         let end = Instant::now() + JOIN_TIMEOUT;
         while Instant::now() < end && self.threads.iter().any(|thread| !thread.is_finished()) {
             thread::sleep(Duration::from_millis(20));
@@ -164,12 +164,12 @@ impl Drop for ActorThreads {
     }
 }
 
-/// One of these.
+/// Picks one at random.
 pub fn any_of<T: Copy>(rng: &mut Rng, all: &[T]) -> T {
     all[rng.usize(..all.len())]
 }
 
-/// An actor's own seed: what one does is the same whoever else there is.
+/// Seed of an actor, independent of the other actors.
 fn seed_of(seed: u64, name: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     (seed, name).hash(&mut hasher);

@@ -1,4 +1,4 @@
-//! The command line of `bench soak`.
+//! Command line of `bench soak`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,7 +14,7 @@ bench soak [OPTIONS]: three hosts under good traffic, hostile packets, changes a
                         clients, reload, rules, links, netns, underlay, stall, kill
   --keep                keep the daemons' files, also if all was well";
 
-/// Everything that may be left out.
+/// Kinds of trouble that can be excluded.
 const SOAK_ACTORS: [&str; 14] = [
     "malformed",
     "spoofed",
@@ -32,34 +32,34 @@ const SOAK_ACTORS: [&str; 14] = [
     "kill",
 ];
 
-/// How long to soak, and in what.
+/// Parsed arguments.
 #[derive(Clone)]
 pub struct SoakArguments {
-    /// How long each round's storm lasts.
+    /// Duration of each round's storm.
     pub storm: Duration,
-    /// How many rounds there are.
+    /// Number of rounds.
     pub rounds: usize,
-    /// What the random generators begin with.
+    /// Seed of the random generators.
     pub seed: u64,
-    /// The daemon.
+    /// Path of the daemon.
     pub geneved: PathBuf,
-    /// Hostile packets a second of each kind.
+    /// Hostile packets per second of each kind.
     pub rate: u32,
-    /// Kinds that are left out.
+    /// Excluded kinds.
     without: Vec<String>,
-    /// Whether the daemons' files stay.
+    /// Whether to keep the daemons' files.
     pub keep: bool,
 }
 
-/// The shortest storm.
+/// Minimum duration of a storm.
 const SHORTEST: Duration = Duration::from_secs(3);
-/// The usual one; with the rest after it, a round takes about a minute.
+/// Default duration; with the rest after it, a round takes about a minute.
 const STORM_TIME: Duration = Duration::from_secs(50);
-/// What drift is judged by needs as many rounds.
+/// Minimum number of rounds for judging drift.
 const LEAST_ROUNDS: u32 = 4;
 
 impl SoakArguments {
-    /// Reads the command line; the error is what to print.
+    /// Parses the command line; the error is the text to print.
     pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut total = Duration::from_secs(300);
         let mut arguments = Self {

@@ -1,4 +1,4 @@
-//! Clients of the control socket and of the metrics socket that do not behave.
+//! Misbehaving clients of the control socket and of the metrics socket.
 
 use super::actor::{Actor, ActorContext};
 use super::hosts::SoakHosts;
@@ -12,13 +12,13 @@ use std::time::Duration;
 
 const CALL: &[u8] = b"{\"method\":\"org.varlink.service.GetInfo\",\"parameters\":{}}\0";
 
-/// Connects to hosts a and b in turn.
+/// Actor that connects to hosts a and b in turn.
 pub struct Clients {
     hosts: Arc<SoakHosts>,
 }
 
 impl Clients {
-    /// Those of these hosts.
+    /// Returns the actor for these hosts.
     pub fn actor(hosts: &Arc<SoakHosts>) -> Box<dyn Actor> {
         Box::new(Self {
             hosts: Arc::clone(hosts),
@@ -35,7 +35,7 @@ impl Actor for Clients {
         let side = cx.rng.usize(..2);
         let site = self.hosts.site(side);
         let (control, metrics) = (site.socket(), self.hosts.metrics(side));
-        // Whoever comes while the daemon is busy or held may be refused.
+        // A connection may be refused while the daemon is busy or stopped.
         let open = |path| {
             let stream: UnixStream = UnixStream::connect(path).ok()?;
             stream
@@ -58,7 +58,7 @@ impl Actor for Clients {
                 cx.gate.pause(held);
             }
             2 => {
-                // Nobody reads the replies.
+                // Does not read the replies.
                 let mut ahead = open(&control);
                 let _ = ahead
                     .as_mut()
@@ -82,7 +82,7 @@ impl Actor for Clients {
                 }
                 cx.gate.pause(held);
             }
-            // Somebody watches or captures, and then does not read any more.
+            // Starts to watch or capture, and then stops reading.
             choice => {
                 let words: &[&str] = if choice == 6 {
                     &["monitor"]

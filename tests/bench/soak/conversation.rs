@@ -1,4 +1,4 @@
-//! Good traffic: what must arrive, and must arrive as it was sent.
+//! Legitimate traffic, which must arrive unchanged.
 
 use super::actor::{Actor, ActorContext};
 use geneved::traffic::{
@@ -6,37 +6,37 @@ use geneved::traffic::{
 };
 use std::time::Duration;
 
-/// How long a TCP stream may stand still: longer than any disturbance and the kernel's retransmission after it.
+/// How long a TCP stream may stall: longer than any disturbance and the kernel's retransmission after it.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// The same with whoever may be gone.
+/// The same for a peer that may be gone.
 const MORTAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a conversation consists of.
+/// Kind of traffic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ConversationKind {
     /// Bulk, with every byte compared.
     Tcp,
     /// Datagrams of all sizes, with every byte compared.
     Udp,
-    /// One datagram to and fro at a time.
+    /// One datagram back and forth at a time.
     PingPong,
     /// ICMP echo.
     Ping,
 }
 
-/// A conversation that is held again and again.
+/// Conversation that is repeated.
 pub struct Conversation {
     kind: ConversationKind,
     name: String,
     ends: Vec<TrafficEnds>,
     next: usize,
-    /// Whether whoever it is held with may be gone.
+    /// Whether the peer may be gone.
     mortal: bool,
 }
 
 impl Conversation {
-    /// Between all of these ends in turn.
+    /// Returns an actor that uses all of these ends in turn.
     pub fn actor(
         kind: ConversationKind,
         device: &str,
@@ -74,7 +74,7 @@ impl Conversation {
             }
             ConversationKind::Udp => {
                 let burst = UdpBurst {
-                    // Up to three fragments inside.
+                    // Up to three inner fragments.
                     size: cx.rng.usize(8..3500),
                     amount: SendAmount::Count(500),
                     pace: Some(cx.rng.u32(500..4000).into()),
@@ -83,7 +83,7 @@ impl Conversation {
                     ..UdpBurst::default()
                 };
                 let report = match burst.run(ends) {
-                    // Its kernel tells a connected socket of the path's new MTU by failing the next datagram.
+                    // The kernel reports the path's new MTU to a connected socket by failing the next datagram.
                     Err(error) if error.to_string().contains("EMSGSIZE") => {
                         cx.ledger.count("udp told that the path is narrower", 1);
                         return Ok(0);

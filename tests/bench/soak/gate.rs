@@ -1,7 +1,7 @@
-//! When everybody works and when everybody rests.
+//! Gate between storm and rest.
 //!
-//! A round is a storm, in which all actors take one step after the other, and a rest, in which none does: what is counted
-//! and what is held is compared between rests.
+//! A round is a storm, in which all actors take steps, and a rest, in which none does; counters and resources are
+//! compared between rests.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,18 +16,18 @@ enum Phase {
 
 struct GateState {
     phase: Phase,
-    /// Who takes a step, and how many of that name do.
+    /// Actors that are taking a step, and how many of each name.
     busy: BTreeMap<String, usize>,
 }
 
-/// Lets actors take steps, or holds them.
+/// Lets actors take steps, or holds them back.
 pub struct Gate {
     state: Mutex<GateState>,
     changed: Condvar,
 }
 
 impl Gate {
-    /// At rest.
+    /// Returns a gate at rest.
     pub fn new() -> Self {
         Self {
             state: Mutex::new(GateState {
@@ -42,7 +42,7 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs `step` when it may; false if there are no more steps to take.
+    /// Runs `step` once it is permitted; false if the run has ended.
     pub fn step(&self, name: &str, step: impl FnOnce()) -> bool {
         let mut state = self.state();
         while state.phase == Phase::Rest {
@@ -61,7 +61,7 @@ impl Gate {
         true
     }
 
-    /// Waits for this long, or until the storm is over; whether it goes on.
+    /// Waits for this time, or until the storm is over. Returns whether the storm goes on.
     pub fn pause(&self, time: Duration) -> bool {
         let end = Instant::now() + time;
         let mut state = self.state();
@@ -76,7 +76,7 @@ impl Gate {
         false
     }
 
-    /// Lets everybody take steps for this long; ends early when `stop` says so.
+    /// Lets all actors take steps for this time; ends early if `stop` returns true.
     pub fn storm(&self, time: Duration, mut stop: impl FnMut() -> bool) {
         self.turn(Phase::Storm);
         let start = Instant::now();
@@ -85,10 +85,10 @@ impl Gate {
         }
     }
 
-    /// Waits until everybody rests.
+    /// Waits until all actors rest.
     ///
     /// # Errors
-    /// Who still takes a step after `patience`.
+    /// If actors are still taking a step after `patience`; names them.
     pub fn rest(&self, patience: Duration) -> Result<(), String> {
         self.turn(Phase::Rest);
         let end = Instant::now() + patience;
@@ -105,7 +105,7 @@ impl Gate {
         Ok(())
     }
 
-    /// Nobody takes a further step.
+    /// Ends the run: no actor takes a further step.
     pub fn end(&self) {
         self.turn(Phase::End);
     }
@@ -116,7 +116,7 @@ impl Gate {
     }
 }
 
-/// Takes a name out again, also if the step panics.
+/// Guard that removes a name on drop, even if the step panics.
 struct BusyGuard<'a>(&'a Gate, &'a str);
 
 impl Drop for BusyGuard<'_> {

@@ -1,5 +1,5 @@
-//! What an attacker on the underlay sends: broken and forged datagrams, and ICMP errors about datagrams that were or were
-//! not sent.
+//! Attacker on the underlay: malformed and forged datagrams, and ICMP errors about datagrams that were or were not
+//! sent.
 
 use super::actor::{Actor, ActorContext, any_of};
 use super::hosts::{self, ATTACKER, CHURNED_VPC, FRAMES_VPC, STANDING, SoakHosts, VXLAN_VPC, Vpc};
@@ -12,11 +12,11 @@ use std::time::Duration;
 
 const ATTACKED_GENEVE_PORT: u16 = 6081;
 const ATTACKED_VXLAN_PORT: u16 = 4789;
-/// `IPPROTO_RAW`: whoever sends writes the IP header, too.
+/// `IPPROTO_RAW`: the sender writes the IP header too.
 const RAW: i32 = 255;
-/// Packets between two looks at the clock.
+/// Packets sent between two checks of the clock.
 const ATTACK_BATCH: u32 = 50;
-/// The source ports that flows are spread over.
+/// Source ports that flows are spread over.
 const SOURCE_PORTS: std::ops::RangeInclusive<u16> = 49_152..=65_535;
 
 /// Raw sockets of both families, in the attacker's namespace.
@@ -30,7 +30,7 @@ impl RawSockets {
         })?
     }
 
-    /// Sends a whole IP packet; false where the kernel refuses it.
+    /// Sends a complete IP packet; false if the kernel refuses it.
     fn send(&self, to: IpAddr, packet: &[u8]) -> bool {
         let socket = &self.0[usize::from(to.is_ipv6())];
         socket
@@ -39,27 +39,27 @@ impl RawSockets {
     }
 }
 
-/// What an attacker does.
+/// Kind of attack.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Attack {
-    /// Broken headers and unknown VNIs, from its own address.
+    /// Malformed headers and unknown VNIs, from the attacker's own address.
     Malformed,
-    /// The same, with valid VNIs and what is inside, in the name of a host that the VPC knows.
+    /// The same, and valid VNIs and inner packets, with the spoofed address of a host that the VPC knows.
     Spoofed,
     /// ICMP errors that quote our ports.
     Errors,
-    /// Those that claim that the path is narrow.
+    /// ICMP errors that claim a smaller path MTU.
     Narrow,
 }
 
-/// An attacker on the underlay.
+/// Attacker on the underlay.
 struct Attacker {
     attack: Attack,
     sockets: RawSockets,
     rate: u32,
 }
 
-/// The attackers of these kinds.
+/// Returns the attackers of these kinds.
 pub fn attackers(
     hosts: &SoakHosts,
     arguments: &super::arguments::SoakArguments,
@@ -132,12 +132,12 @@ impl Actor for Attacker {
     }
 }
 
-/// An outer datagram around `payload`.
+/// Builds an outer datagram around `payload`.
 fn datagram(rng: &mut Rng, from: IpAddr, to: IpAddr, port: u16, payload: &[u8]) -> Vec<u8> {
     packet::udp((from, rng.u16(SOURCE_PORTS)), (to, port), payload)
 }
 
-/// Headers that are broken in one way or another, from an address that no VPC knows.
+/// Builds a datagram with a malformed header, from an address that no VPC knows.
 fn malformed(rng: &mut Rng, side: usize) -> Vec<u8> {
     let six = rng.bool();
     let (from, to) = (hosts::underlay(six, ATTACKER), hosts::underlay(six, side));
@@ -149,7 +149,7 @@ fn malformed(rng: &mut Rng, side: usize) -> Vec<u8> {
             payload = std::iter::repeat_with(|| rng.u8(..)).take(len).collect();
         }
         2 => payload[0] = rng.u8(..),
-        // A VNI that nobody has.
+        // Unassigned VNI.
         3 => payload[4..7].copy_from_slice(&rng.u32(0x10_0000..).to_be_bytes()[..3]),
         _ => flip(rng, &mut payload, 4),
     }
@@ -157,7 +157,7 @@ fn malformed(rng: &mut Rng, side: usize) -> Vec<u8> {
     datagram(rng, from, to, port, &payload)
 }
 
-/// In the name of the other host: what the VPC's own checks see.
+/// Builds a datagram from the spoofed address of the other host, which gets as far as the VPC's own checks.
 fn spoofed(rng: &mut Rng, side: usize) -> Vec<u8> {
     let vpc = any_of(rng, &STANDING);
     let (port, mut payload) = encapsulated_in(rng, vpc, side);
@@ -178,7 +178,7 @@ fn spoofed(rng: &mut Rng, side: usize) -> Vec<u8> {
     datagram(rng, from, to, port, &payload)
 }
 
-/// Nobody forges packets of the VPC whose link comes and goes: its counters go with it.
+/// Avoids the VPC whose link is churned: its counters vanish with it.
 fn keep_off(payload: &mut [u8]) {
     if let Some(vni) = payload.get_mut(4..7)
         && vni == &CHURNED_VPC.vni.to_be_bytes()[1..]
@@ -202,7 +202,7 @@ fn encapsulated(rng: &mut Rng, side: usize) -> (u16, Vec<u8>) {
     encapsulated_in(rng, vpc, side)
 }
 
-/// The port of a VPC, and a datagram's payload that is in order.
+/// Returns the port of a VPC, and a well-formed payload.
 fn encapsulated_in(rng: &mut Rng, vpc: &Vpc, side: usize) -> (u16, Vec<u8>) {
     let inner = inner(rng, vpc, side);
     if vpc.vni == VXLAN_VPC.vni {
@@ -234,11 +234,11 @@ fn encapsulated_in(rng: &mut Rng, vpc: &Vpc, side: usize) -> (u16, Vec<u8>) {
     (ATTACKED_GENEVE_PORT, header.datagram(&inner))
 }
 
-/// An inner packet from the other host's tenant; nobody listens where it goes.
+/// Builds an inner packet from the other host's tenant; nothing listens at its destination.
 fn inner(rng: &mut Rng, vpc: &Vpc, side: usize) -> Vec<u8> {
     let six = rng.bool();
-    // Where MAC addresses are learned from packets, whoever can forge the other host's address can forge its tenant's MAC
-    // address: not in this tenant's name, whose good traffic would go there.
+    // Where MAC addresses are learned from packets, forging the other host's address also allows forging its tenant's
+    // MAC address. The tenant's own address is not used, because its legitimate traffic would be diverted.
     let from = if vpc.vni == VXLAN_VPC.vni {
         200
     } else {
@@ -255,7 +255,7 @@ fn inner(rng: &mut Rng, vpc: &Vpc, side: usize) -> Vec<u8> {
     }
 }
 
-/// A frame around it, from a station that nobody knows.
+/// Builds a frame around it, from an unknown station.
 fn frame(rng: &mut Rng, inner: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0xff; 6];
     bytes.extend([2, 0x66, 0, 0, rng.u8(..), rng.u8(..)]);
@@ -271,12 +271,12 @@ fn frame(rng: &mut Rng, inner: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// An ICMP error to host `side` about a datagram that it may have sent.
+/// Builds an ICMP error to host `side` about a datagram that it may have sent.
 fn error(rng: &mut Rng, side: usize, narrow: bool) -> Vec<u8> {
     let six = rng.bool();
     let (own, victim) = (hosts::underlay(six, ATTACKER), hosts::underlay(six, side));
     let other = hosts::underlay(six, any_of(rng, &[1 - side, 2]));
-    // Evenly spaced ones are the easiest to guess.
+    // Evenly spaced ports are the easiest to guess.
     let port = match rng.bool() {
         true => rng.u16(SOURCE_PORTS),
         false => SOURCE_PORTS.start() + 256 * rng.u16(..64),
@@ -297,7 +297,7 @@ fn error(rng: &mut Rng, side: usize, narrow: bool) -> Vec<u8> {
     icmp(own, victim, kind, code, word, &quoted)
 }
 
-/// An ICMP message: four bytes after its checksum, and a body.
+/// Builds an ICMP message: the four bytes after its checksum are `word`, followed by `body`.
 pub fn icmp(from: IpAddr, to: IpAddr, kind: u8, code: u8, word: u32, body: &[u8]) -> Vec<u8> {
     let protocol = if from.is_ipv6() { 58 } else { 1 };
     let mut message = vec![kind, code, 0, 0];

@@ -1,6 +1,7 @@
-//! The three hosts on a switch, their tenants in namespaces, the attacker, and what the daemons are configured with.
+//! Topology of the soak: three hosts on a switch, tenants in namespaces, the attacker, and the daemons'
+//! configuration.
 //!
-//! Hosts a and b have a VPC of each kind between them and are measured; host c is there to be killed.
+//! Hosts a and b share a VPC of each kind and are measured; host c is there to be killed.
 
 use super::arguments::SoakArguments;
 use geneved::lab::daemon::{DaemonFiles, DaemonProcess};
@@ -13,10 +14,10 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// What the names of all namespaces of a soak begin with; the process number follows.
+/// Prefix of all namespaces of a soak; the process ID follows.
 const SOAK_PREFIX: &str = "gnvsoak";
 
-/// One virtual network.
+/// A VPC of the soak.
 pub struct Vpc {
     /// Its interface on each host.
     pub device: &'static str,
@@ -32,7 +33,7 @@ pub struct Vpc {
     pub peer: usize,
 }
 
-/// IP packets over Geneve; its interfaces cut nothing themselves, so packets can be counted one by one.
+/// IP packets over Geneve; its interfaces do no segmentation of their own, so packets can be counted one by one.
 pub const PLAIN_VPC: Vpc = Vpc {
     device: "gp",
     vni: 100,
@@ -41,7 +42,7 @@ pub const PLAIN_VPC: Vpc = Vpc {
     number: 1,
     peer: 1,
 };
-/// Frames of a TAP, over IPv6.
+/// Frames through a TAP, over IPv6.
 pub const FRAMES_VPC: Vpc = Vpc {
     device: "gf",
     vni: 200,
@@ -68,7 +69,7 @@ pub const FUNCTIONS_VPC: Vpc = Vpc {
     number: 4,
     peer: 1,
 };
-/// Its link on host a comes and goes.
+/// VPC whose link on host a is added and removed repeatedly.
 pub const CHURNED_VPC: Vpc = Vpc {
     device: "gw",
     vni: 500,
@@ -77,7 +78,7 @@ pub const CHURNED_VPC: Vpc = Vpc {
     number: 5,
     peer: 1,
 };
-/// To host c, which is killed.
+/// VPC with host c, which is killed.
 pub const KILLED_VPC: Vpc = Vpc {
     device: "gc",
     vni: 600,
@@ -86,9 +87,9 @@ pub const KILLED_VPC: Vpc = Vpc {
     number: 6,
     peer: 2,
 };
-/// Those that stand through everything: whatever happens, they carry.
+/// VPCs that must carry traffic at all times.
 pub const STANDING: [&Vpc; 4] = [&PLAIN_VPC, &FRAMES_VPC, &VXLAN_VPC, &FUNCTIONS_VPC];
-/// All of them.
+/// All VPCs.
 pub const ALL_VPCS: [&Vpc; 6] = [
     &PLAIN_VPC,
     &FRAMES_VPC,
@@ -100,7 +101,7 @@ pub const ALL_VPCS: [&Vpc; 6] = [
 
 /// An address outside of the VPC with functions, behind host b.
 pub const SOAK_OUTSIDE: &str = "203.0.113.1";
-/// As whom host a's tenant is seen outside.
+/// Source address of host a's tenant after NAT.
 const SOAK_POOL: &str = "198.51.100.1";
 
 impl Vpc {
@@ -121,12 +122,12 @@ impl Vpc {
         ]
     }
 
-    /// Where packets to it go in the underlay, seen from `side`.
+    /// Underlay address of the peer, seen from `side`.
     pub fn remote(&self, side: usize) -> IpAddr {
         underlay(self.over6, if side == 0 { self.peer } else { 0 })
     }
 
-    /// Whether host `side` is one of its two.
+    /// Whether it has a link on host `side`.
     pub fn is_on(&self, side: usize) -> bool {
         side == 0 || side == self.peer
     }
@@ -144,34 +145,34 @@ pub fn underlay(six: bool, side: usize) -> IpAddr {
 /// The attacker's number in the underlay.
 pub const ATTACKER: usize = 65;
 
-/// How a configuration differs from the usual one.
+/// Variant of a configuration.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum ConfigVariant {
-    /// The usual one.
+    /// Initial configuration.
     Usual,
     /// With this many more rules, another rate, and a further link.
     More(u32),
 }
 
-/// Everything that stands while it is soaked.
+/// Everything that stays up during the soak.
 pub struct SoakHosts {
-    /// The daemons of hosts a, b and c; host c's is missing between death and birth.
+    /// Daemons of hosts a, b and c; host c's is absent between its kill and its restart.
     pub daemons: [Mutex<Option<DaemonProcess>>; 3],
     sites: [DaemonFiles; 3],
     pids: [u32; 2],
     /// The namespaces of the hosts.
     pub hosts: [LabNetns; 3],
     tenants: Vec<(usize, &'static str, LabNetns)>,
-    /// What joins them: port `p0` leads to host a, and so on.
+    /// Switch namespace: port `p0` leads to host a, and so on.
     pub switch: LabNetns,
-    /// Whoever is on the underlay besides.
+    /// Namespace of the attacker on the underlay.
     pub attacker: LabNetns,
     prefix: String,
     directory: PathBuf,
 }
 
 impl SoakHosts {
-    /// Makes them and starts the daemons.
+    /// Creates the hosts and starts the daemons.
     pub fn new(arguments: &SoakArguments) -> io::Result<Self> {
         remove_left_over();
         let prefix = format!("{SOAK_PREFIX}-{}", std::process::id());
@@ -184,7 +185,7 @@ impl SoakHosts {
         switch.ip("link set br0 up")?;
         let ends = hosts.iter().zip(0..).chain([(&attacker, ATTACKER)]);
         for (port, (host, number)) in ends.enumerate() {
-            // An address would be gone with its interface's first going down.
+            // Otherwise an address would be lost when its interface first goes down.
             host.sysctl("ipv6/conf/default/keep_addr_on_down", "1")?;
             host.sysctl("ipv6/conf/default/accept_ra", "0")?;
             let [v4, v6] = [
@@ -200,7 +201,7 @@ impl SoakHosts {
             for side in (0..3).filter(|&side| vpc.is_on(side)) {
                 let tenant = make(&format!("{}{side}", vpc.device))?;
                 tenant.sysctl("ipv6/conf/default/accept_ra", "0")?;
-                // TCP that waited through several outages would not be tried again for half a minute (Linux 6.15).
+                // Otherwise TCP would not retry for half a minute after several outages (Linux 6.15).
                 let _ = tenant.sysctl("ipv4/tcp_rto_max_ms", "2000");
                 tenants.push((side, vpc.device, tenant));
             }
@@ -232,7 +233,7 @@ impl SoakHosts {
         Ok(made)
     }
 
-    /// What is not geneved's to configure.
+    /// Sets up the routes that geneved does not configure.
     fn make_routes(&self) -> io::Result<()> {
         self.tenant(&FUNCTIONS_VPC, 0)
             .ip(&format!("route add {SOAK_OUTSIDE} dev gn"))?;
@@ -247,29 +248,29 @@ impl SoakHosts {
         Ok(())
     }
 
-    /// Starts the daemon of a host with its usual configuration.
+    /// Starts the daemon of a host with its initial configuration.
     pub fn start(&self, side: usize) -> io::Result<DaemonProcess> {
         let text = self.configuration(side, ConfigVariant::Usual);
         DaemonProcess::start(self.sites[side].clone(), &self.hosts[side], &text)
     }
 
-    /// Where a daemon's files are.
+    /// Paths of a daemon's files.
     pub fn site(&self, side: usize) -> &DaemonFiles {
         &self.sites[side]
     }
 
-    /// The process of host a's or b's daemon.
+    /// Process ID of host a's or b's daemon.
     pub fn pid(&self, side: usize) -> u32 {
         self.pids[side]
     }
 
-    /// Runs the command line against a daemon.
+    /// Runs a CLI command against a daemon.
     pub fn cli(&self, side: usize, words: &str) -> io::Result<String> {
         let site = &self.sites[side];
         geneved::lab::daemon::cli(&site.binary, &site.socket(), words)
     }
 
-    /// Where metrics are served.
+    /// Path of the metrics socket.
     pub fn metrics(&self, side: usize) -> PathBuf {
         self.directory.join(format!("{side}.metrics"))
     }
@@ -279,7 +280,7 @@ impl SoakHosts {
         &self.directory
     }
 
-    /// The namespace that a VPC's interface is in on a host.
+    /// Namespace of a VPC's interface on a host.
     pub fn tenant(&self, vpc: &Vpc, side: usize) -> &LabNetns {
         let found = self
             .tenants
@@ -288,14 +289,14 @@ impl SoakHosts {
         &found.expect("each VPC has a tenant on its hosts").2
     }
 
-    /// From the tenant on `side` to the one on the other host.
+    /// Both ends of a conversation from the tenant on `side` to the one on the other host.
     pub fn ends(&self, vpc: &Vpc, six: bool, side: usize) -> TrafficEnds {
         let other = if side == 0 { vpc.peer } else { 0 };
         let (from, to) = (self.tenant(vpc, side), self.tenant(vpc, other));
         TrafficEnds::new(from.netns(), to.netns(), vpc.address(six, other))
     }
 
-    /// From host a's tenant through the gateway.
+    /// Both ends of a conversation from host a's tenant through the gateway.
     pub fn outside(&self) -> TrafficEnds {
         let (from, to) = (
             self.tenant(&FUNCTIONS_VPC, 0),
@@ -305,12 +306,12 @@ impl SoakHosts {
         TrafficEnds::new(from.netns(), to.netns(), address)
     }
 
-    /// The name of a further namespace.
+    /// Name of a further namespace.
     pub fn name(&self, name: &str) -> String {
         format!("{}-{name}", self.prefix)
     }
 
-    /// Writes the configuration that a daemon reads at its next reload.
+    /// Writes the configuration for a daemon's next reload.
     pub fn write(&self, side: usize, variant: ConfigVariant) -> io::Result<()> {
         let site = &self.sites[side];
         let head = format!("[daemon]\nsocket = \"{}\"\n", site.socket().display());
@@ -318,7 +319,7 @@ impl SoakHosts {
     }
 
     fn configuration(&self, side: usize, variant: ConfigVariant) -> String {
-        // Both backends are soaked in one run.
+        // Covers both backends in one run.
         let io = ["io_uring", "syscalls", "auto"][side];
         let mut text = format!(
             "io = \"{io}\"\nflows = 16384\nmetrics-socket = \"{}\"\n",
@@ -370,10 +371,10 @@ impl SoakHosts {
         )
     }
 
-    /// Pings through every VPC in both families until all is answered.
+    /// Pings through every VPC in both families until every ping is answered.
     ///
     /// # Errors
-    /// Which VPC does not carry within `patience`.
+    /// If a VPC does not carry traffic within `patience`; names it.
     pub fn await_all_carry(&self, patience: Duration) -> Result<(), String> {
         let end = Instant::now() + patience;
         let echo = EchoRun {
@@ -401,10 +402,10 @@ impl SoakHosts {
         Ok(())
     }
 
-    /// Whether datagrams reach hosts a and b one by one, or in the trains that they were sent in.
+    /// Sets whether hosts a and b receive datagrams one by one, or in the trains that they were sent in.
     ///
     /// # Errors
-    /// The switch's ports cannot be set.
+    /// If the switch's ports cannot be configured.
     pub fn cut_trains(&self, single: bool) -> io::Result<()> {
         let way = if single { "off" } else { "on" };
         for port in ["p0", "p1"] {
@@ -415,7 +416,7 @@ impl SoakHosts {
                 "tx-gso-partial",
             ] {
                 let set = self.switch.exec("ethtool", &["-K", port, feature, way]);
-                // Older kernels have fewer of these; what is not there cannot be on.
+                // Older kernels lack some of these features; a missing one cannot be on.
                 if feature == "tx-udp-segmentation" {
                     set?;
                 }
@@ -424,7 +425,7 @@ impl SoakHosts {
         Ok(())
     }
 
-    /// What is to be removed if the process is interrupted.
+    /// Returns the cleanup to run if the process is interrupted.
     pub fn tidy() -> impl FnOnce() + Send + 'static {
         || {
             let prefix = format!("{SOAK_PREFIX}-{}-", std::process::id());
@@ -445,7 +446,7 @@ impl Drop for SoakHosts {
     }
 }
 
-/// Rules, a class and the gateway of the VPC that has them.
+/// Rules, a class and the gateway of the VPC with functions.
 fn functions(side: usize, variant: ConfigVariant) -> String {
     let rate = if variant == ConfigVariant::Usual {
         "900mbit"
@@ -468,7 +469,7 @@ fn functions(side: usize, variant: ConfigVariant) -> String {
     text
 }
 
-/// Removes what dead processes left.
+/// Removes leftovers of dead processes.
 fn remove_left_over() {
     for name in netns::namespaces(&format!("{SOAK_PREFIX}-")) {
         let pid = name.split('-').nth(1).unwrap_or("");

@@ -1,20 +1,20 @@
-//! What the daemons logged: no panic, and no error that was not brought about.
+//! Checks of the daemons' logs: no panic, and no unexpected error.
 
 use super::actor::Ledger;
 use super::hosts::{CHURNED_VPC, SoakHosts};
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 
-/// How far the logs were read, and what warnings there were.
+/// Read positions in the logs, and the warnings seen.
 #[derive(Default)]
 pub struct Logs {
     read: [u64; 3],
-    /// Warnings without their numbers, and how often.
+    /// Number of occurrences of each warning, with digits removed.
     warnings: BTreeMap<String, u64>,
 }
 
 impl Logs {
-    /// Reads on, and fails for what must not be there.
+    /// Reads new lines, and records a failure for each unexpected one.
     pub fn read(&mut self, hosts: &SoakHosts, ledger: &Ledger) -> io::Result<()> {
         for (side, read) in self.read.iter_mut().enumerate() {
             let mut file = std::fs::File::open(hosts.site(side).log())?;
@@ -33,7 +33,7 @@ impl Logs {
         Ok(())
     }
 
-    /// What was warned of, with numbers left out, and how often.
+    /// Number of occurrences of each warning, with digits removed.
     pub fn warnings(&self) -> &BTreeMap<String, u64> {
         &self.warnings
     }
@@ -52,7 +52,7 @@ fn is_expected(line: &str) -> bool {
             .any(|link| line.contains(&format!("\"{link}\"")))
 }
 
-/// The message without time and numbers, so that equal ones can be counted.
+/// Strips time and digits from a message, so that equal ones can be counted.
 fn without_numbers(line: &str) -> String {
     let start = ["WARN", "ERROR"]
         .iter()

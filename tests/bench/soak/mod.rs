@@ -1,9 +1,9 @@
-//! `bench soak`: a long run under everything at once, that fails on any drift.
+//! `bench soak`: a long run under all kinds of load and trouble at once, which fails on any drift.
 //!
-//! Three hosts with VPCs of every kind carry traffic that is checked byte by byte, while an attacker and hostile tenants
-//! send what they should not, configurations change, links, namespaces and the underlay go and come, and daemons stand
-//! still or die. After each storm everybody rests, and all counters must add up, all buffers and ports be given back, and
-//! memory, descriptors and threads be where they were.
+//! Three hosts with VPCs of every kind carry traffic that is checked byte by byte, while an attacker and hostile
+//! tenants send bad packets, configurations change, links, namespaces and the underlay go down and up, and daemons
+//! are stopped or killed. After each storm all actors rest; then all counters must add up, all buffers and ports must
+//! be free again, and memory, descriptors and threads must be back at their old level.
 
 mod account;
 mod actor;
@@ -34,16 +34,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use verdict::SoakVerdict;
 
-/// How long actors may take until they rest: a TCP stream that stands still gives up before.
+/// How long actors may take to rest: a stalled TCP stream gives up earlier.
 const REST_TIMEOUT: Duration = Duration::from_secs(90);
-/// In a storm of this length each conversation must get something through.
+/// In a storm at least this long, each conversation must make progress.
 const PATIENT: Duration = Duration::from_secs(30);
 /// From then on it is worth a look at what they wait for.
 const UNEASE: Duration = Duration::from_secs(20);
-/// How long it may take after a storm until everything carries, and all sums are equal.
+/// How long after a storm all VPCs may take to carry traffic again and all sums to match.
 const RECOVERY: Duration = Duration::from_secs(20);
 
-/// Runs it with these words of the command line.
+/// Runs the soak with these command-line arguments.
 pub fn main(words: impl Iterator<Item = String>) -> ExitCode {
     let arguments = match SoakArguments::parse(words) {
         Ok(arguments) => arguments,
@@ -62,7 +62,7 @@ pub fn main(words: impl Iterator<Item = String>) -> ExitCode {
     }
 }
 
-/// Whether all was well.
+/// Runs the soak. Returns whether it passed.
 fn run(arguments: &SoakArguments) -> io::Result<bool> {
     netns::prepare()?;
     interrupt::tidy_on_signal(SoakHosts::tidy())?;
@@ -110,7 +110,7 @@ fn run(arguments: &SoakArguments) -> io::Result<bool> {
     Ok(well)
 }
 
-/// Everybody who does something.
+/// Returns all actors.
 fn cast(hosts: &Arc<SoakHosts>, arguments: &SoakArguments) -> io::Result<Vec<Box<dyn Actor>>> {
     let mut all = Vec::new();
     let both_ways = |vpc: &Vpc| {
@@ -154,7 +154,7 @@ fn cast(hosts: &Arc<SoakHosts>, arguments: &SoakArguments) -> io::Result<Vec<Box
     Ok(all)
 }
 
-/// Readings of hosts a and b.
+/// Takes snapshots of hosts a and b.
 fn take(hosts: &SoakHosts) -> io::Result<[Reading; 2]> {
     Ok([Reading::take(hosts, 0)?, Reading::take(hosts, 1)?])
 }
@@ -170,9 +170,9 @@ struct Soak {
 }
 
 impl Soak {
-    /// One storm and the rest after it.
+    /// Runs one storm and the rest after it.
     fn round(&mut self, round: usize, storm: Duration) -> io::Result<()> {
-        // Every other round the switch cuts trains, so that the kernel counts what the daemon counts.
+        // In every other round the switch segments trains, so that the kernel's counts match the daemon's.
         let single = round % 2 == 1;
         self.hosts.cut_trains(single)?;
         let before = self.ledger.entries();
@@ -195,7 +195,7 @@ impl Soak {
         self.hosts
             .await_all_carry(RECOVERY)
             .map_err(|words| io::Error::other(format!("after the storm {words}")))?;
-        // In a short storm on a busy machine one conversation may have no luck; in all of them together it must.
+        // In a short storm on a busy machine a single conversation may starve; over all storms it must make progress.
         match storm < PATIENT {
             false => self.ledger.check_progress(&before),
             true if round == self.rounds => self.ledger.check_progress(&BTreeMap::new()),
@@ -207,7 +207,7 @@ impl Soak {
         Ok(())
     }
 
-    /// Leaves what the daemons and the tenants' TCP say of themselves beside the logs.
+    /// Writes the state of the daemons and of the tenants' TCP next to the logs.
     fn describe(&mut self, extension: &str) {
         let _ = self.logs.read(&self.hosts, &self.ledger);
         for side in 0..2 {
@@ -226,7 +226,7 @@ impl Soak {
                 text += &format!("---- {words}\n{shown}\n");
             }
             for vpc in hosts::ALL_VPCS.into_iter().filter(|vpc| vpc.is_on(side)) {
-                // It is a part of iproute2.
+                // Part of iproute2.
                 let sockets = self.hosts.tenant(vpc, side).exec("ss", &["-tine"]);
                 text += &format!("---- {}\n{}\n", vpc.device, sockets.unwrap_or_default());
             }
@@ -235,7 +235,7 @@ impl Soak {
         }
     }
 
-    /// Whether a daemon that nobody killed has ended.
+    /// Whether a daemon has exited without being killed.
     fn ended(&self) -> bool {
         let mut ended = false;
         for (side, daemon) in self.hosts.daemons.iter().take(2).enumerate() {
@@ -256,7 +256,7 @@ impl Soak {
         ended
     }
 
-    /// What is wrong with these readings.
+    /// Discrepancies in these snapshots.
     fn faults(&self, now: &[Reading; 2], single: bool) -> Vec<String> {
         let mut faults = Vec::new();
         for (side, host) in ["a", "b"].into_iter().enumerate() {
@@ -274,7 +274,8 @@ impl Soak {
         faults
     }
 
-    /// Says whether new packets set right what is wrong: then something waited for them that should not have.
+    /// Reports whether new packets clear a discrepancy, which means that something waited for them and should not
+    /// have.
     fn look_again(&self, single: bool) {
         let carried = self.hosts.await_all_carry(RECOVERY);
         std::thread::sleep(Duration::from_millis(300));
@@ -285,7 +286,7 @@ impl Soak {
         }
     }
 
-    /// Takes readings until nothing is wrong with them, or time is up.
+    /// Takes snapshots until there is no discrepancy, or time is up.
     fn settle(&mut self, single: bool) -> io::Result<()> {
         let end = Instant::now() + RECOVERY;
         loop {

@@ -1,5 +1,4 @@
-//! What hostile tenants do with the interfaces that they were given: forged virtio headers, broken packets, and ICMP errors
-//! inside.
+//! Hostile tenants: forged virtio headers, malformed packets and inner ICMP errors sent through their interfaces.
 
 use super::actor::{Actor, ActorContext, any_of};
 use super::arguments::SoakArguments;
@@ -17,7 +16,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 sockopt_impl!(
-    /// Each packet has a `virtio_net_hdr` before it (packet(7), linux/if_packet.h).
+    /// Each packet is preceded by a `virtio_net_hdr` (packet(7), linux/if_packet.h).
     PacketVnetHdr,
     SetOnly,
     libc::SOL_PACKET,
@@ -25,13 +24,13 @@ sockopt_impl!(
     bool
 );
 
-/// Packets between two looks at the clock.
+/// Packets sent between two checks of the clock.
 const TENANT_BATCH: u32 = 20;
 
-/// A packet socket on one interface.
+/// Packet socket on one interface.
 struct PacketSocket {
     socket: Socket,
-    /// The interface, for packets of each family.
+    /// Link-layer address of the interface, for packets of each family.
     devices: [LinkAddr; 2],
     vpc: &'static Vpc,
     side: usize,
@@ -58,7 +57,7 @@ impl PacketSocket {
         hosts.tenant(vpc, side).netns().run(open)?
     }
 
-    /// Sends a packet of this family; whether the kernel took it.
+    /// Sends a packet of this family. Returns whether the kernel accepted it.
     fn send(&self, six: bool, bytes: &[u8]) -> bool {
         let device = &self.devices[usize::from(six)];
         sendto(
@@ -70,7 +69,7 @@ impl PacketSocket {
         .is_ok()
     }
 
-    /// This tenant's address, and the other's.
+    /// Addresses of this tenant and of the other.
     fn addresses(&self, six: bool) -> (IpAddr, IpAddr) {
         (
             self.vpc.address(six, self.side),
@@ -78,7 +77,7 @@ impl PacketSocket {
         )
     }
 
-    /// The Ethernet header of an interface that has one, for everybody.
+    /// Broadcast Ethernet header, for an interface that has one.
     fn head(&self, rng: &mut Rng, six: bool) -> Vec<u8> {
         if self.vpc.device != FRAMES_VPC.device {
             return Vec::new();
@@ -97,7 +96,7 @@ impl PacketSocket {
     }
 }
 
-/// The address of an interface that has one.
+/// Link-layer address of an Ethernet interface.
 fn station(vpc: &Vpc) -> io::Result<LinkAddr> {
     let device = getifaddrs()?
         .filter(|interface| interface.interface_name == vpc.device)
@@ -105,9 +104,9 @@ fn station(vpc: &Vpc) -> io::Result<LinkAddr> {
     device.ok_or_else(|| io::Error::other(format!("{} has no address", vpc.device)))
 }
 
-/// That of one that has none, for a family: what a packet comes with that goes out through it.
+/// Link-layer address of an interface without Ethernet, for a family: taken from a packet that leaves through it.
 fn learned(vpc: &Vpc, side: usize, six: bool) -> io::Result<LinkAddr> {
-    /// `ETH_P_ALL`, in the byte order of the wire.
+    /// `ETH_P_ALL` in network byte order.
     const ALL_PROTOCOLS: i32 = 0x0003_u16.to_be() as i32;
     let ear = Socket::new(
         Domain::PACKET,
@@ -132,21 +131,21 @@ fn learned(vpc: &Vpc, side: usize, six: bool) -> io::Result<LinkAddr> {
     }
 }
 
-/// Sends forged virtio headers, or broken packets.
+/// Actor that sends forged virtio headers or malformed packets.
 struct Tenant {
     wires: Vec<PacketSocket>,
     vnet: bool,
     rate: u32,
 }
 
-/// The hostile tenants.
+/// Returns the hostile tenants.
 pub fn tenants(hosts: &SoakHosts, arguments: &SoakArguments) -> io::Result<Vec<Box<dyn Actor>>> {
     let mut all: Vec<Box<dyn Actor>> = Vec::new();
     for (vnet, word) in [(true, "virtio"), (false, "inner")] {
         if !arguments.has(word) {
             continue;
         }
-        // What comes out of the plain one is counted packet by packet: nothing that counts as several goes in.
+        // The plain VPC is counted packet by packet, so it gets no super-packets.
         let vpcs: &[&'static Vpc] = match vnet {
             true => &[&FRAMES_VPC, &VXLAN_VPC, &FUNCTIONS_VPC],
             false => &[&PLAIN_VPC, &FRAMES_VPC, &VXLAN_VPC, &FUNCTIONS_VPC],
@@ -189,7 +188,7 @@ impl Actor for Tenant {
     }
 }
 
-/// A TCP segment that nobody waits for.
+/// Builds a TCP segment for no existing connection.
 fn tcp(rng: &mut Rng, from: IpAddr, to: IpAddr, len: usize) -> Vec<u8> {
     let mut segment = [rng.u16(1..).to_be_bytes(), 9_u16.to_be_bytes()].concat();
     segment.extend(rng.u64(..).to_be_bytes());
@@ -198,7 +197,7 @@ fn tcp(rng: &mut Rng, from: IpAddr, to: IpAddr, len: usize) -> Vec<u8> {
     packet::ip(from, to, 6, &segment)
 }
 
-/// A packet under a virtio header that lies in one field or in all of them.
+/// Builds a packet with a virtio header that is wrong in one field or in all of them.
 fn forged(wire: &PacketSocket, rng: &mut Rng, six: bool) -> Vec<u8> {
     let (from, to) = wire.addresses(six);
     let len = match rng.bool() {
@@ -213,7 +212,7 @@ fn forged(wire: &PacketSocket, rng: &mut Rng, six: bool) -> Vec<u8> {
     let is_tcp = packet[if six { 6 } else { 9 }] == 6;
     let network = if six { 40 } else { 20 };
     let start = head.len() as u16 + network;
-    // What would be right, and then some of it is not.
+    // Starts from correct values; some are then corrupted.
     let gso = match (is_tcp, six) {
         (true, false) => 1,
         (true, true) => 4,
@@ -241,7 +240,7 @@ fn forged(wire: &PacketSocket, rng: &mut Rng, six: bool) -> Vec<u8> {
     bytes
 }
 
-/// A packet that is not in order, or an ICMP error about a flow that is or is not there.
+/// Builds a malformed packet, or an ICMP error about a flow that may or may not exist.
 fn broken(wire: &PacketSocket, rng: &mut Rng, six: bool) -> Vec<u8> {
     let (from, to) = wire.addresses(six);
     let len = rng.usize(..1200);
@@ -254,7 +253,7 @@ fn broken(wire: &PacketSocket, rng: &mut Rng, six: bool) -> Vec<u8> {
         1 => packet.iter_mut().for_each(|byte| *byte = rng.u8(..)),
         2 => packet = packet::ip(from, to, rng.u8(..), &packet),
         3 => {
-            // The other tenant's datagram to this one, which may have been sent.
+            // Quotes a datagram from the other tenant, which may have been sent.
             let mut quoted = packet::udp((to, rng.u16(1..)), (from, rng.u16(32_768..)), &[0; 40]);
             quoted.truncate(28 + rng.usize(..60));
             let (kind, code) = if six {
@@ -264,7 +263,7 @@ fn broken(wire: &PacketSocket, rng: &mut Rng, six: bool) -> Vec<u8> {
             };
             packet = icmp(from, to, kind, code, 0, &quoted);
         }
-        // Another's name.
+        // Spoofed source address.
         4 => packet = packet::udp((wire.vpc.address(six, 100), 9), (to, 9), &[0; 20]),
         _ => {
             for _ in 0..4 {

@@ -1,5 +1,5 @@
-//! What operators and fate do meanwhile: reloads, changes of rules and links, namespaces that vanish, an underlay that goes
-//! down, daemons that stand still or are killed.
+//! Operator changes and failures: reloads, changes of rules and links, namespaces that vanish, an underlay that goes
+//! down, daemons that are stopped or killed.
 
 use super::actor::{Actor, ActorContext, any_of};
 use super::arguments::SoakArguments;
@@ -11,7 +11,7 @@ use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-/// One kind of trouble.
+/// Kind of trouble.
 #[derive(Clone, Copy)]
 enum TroubleKind {
     Reload,
@@ -28,7 +28,7 @@ struct Trouble {
     hosts: Arc<SoakHosts>,
 }
 
-/// All trouble that is asked for.
+/// Returns the actors for all requested trouble.
 pub fn troubles(hosts: &Arc<SoakHosts>, arguments: &SoakArguments) -> Vec<Box<dyn Actor>> {
     let kinds = [
         TroubleKind::Reload,
@@ -63,7 +63,7 @@ impl TroubleKind {
         }
     }
 
-    /// The most that passes from one to the next, in milliseconds.
+    /// Maximum pause between two steps, in milliseconds.
     fn pause(self) -> u64 {
         match self {
             Self::Reload | Self::Links | Self::Netns => 1500,
@@ -100,7 +100,7 @@ fn milliseconds(cx: &mut ActorContext<'_>, range: std::ops::Range<u64>) -> Durat
 }
 
 impl Trouble {
-    /// Tries a command that another change may have overtaken: what it names may be gone, or there already.
+    /// Tries a command that may fail because another change came first: its object may be gone or already exist.
     fn try_command(&self, cx: &ActorContext<'_>, side: usize, words: &str) -> u64 {
         let done = u64::from(self.hosts.cli(side, words).is_ok());
         cx.ledger.count("commands refused", 1 - done);
@@ -140,7 +140,7 @@ impl Trouble {
             ),
             6 => format!("endpoint del 10.9.1.{} dev {plain}", 150 + number),
             7 => format!("qos set bulk dev gn rate {}mbit", cx.rng.u32(500..1500)),
-            // Not where source NAT is: the connections would get other ports.
+            // Not on the VPC with source NAT: its connections would get new ports.
             _ => format!("flow flush dev {plain}"),
         };
         Ok(self.try_command(cx, side, &words))
@@ -165,7 +165,7 @@ impl Trouble {
         Ok(done)
     }
 
-    /// A namespace with a link in it goes.
+    /// Deletes a namespace with a link in it.
     fn take_namespace(&self, cx: &mut ActorContext<'_>) -> io::Result<u64> {
         let side = cx.rng.usize(..2);
         let host = LabNetns::new(&self.hosts.name("gone"))?;
@@ -199,7 +199,7 @@ impl Trouble {
         Ok(1)
     }
 
-    /// A daemon stands still, as a machine that swaps or migrates does.
+    /// Stops a daemon for a while, like a machine that swaps or migrates.
     fn stall(&self, cx: &mut ActorContext<'_>) -> io::Result<u64> {
         let side = cx.rng.usize(..2);
         let pid = Pid::from_raw(self.hosts.pid(side).cast_signed());
@@ -210,7 +210,7 @@ impl Trouble {
         Ok(1)
     }
 
-    /// Host c's daemon dies, and another one comes.
+    /// Kills host c's daemon and starts another.
     fn kill(&self, cx: &mut ActorContext<'_>) -> io::Result<u64> {
         let place = &self.hosts.daemons[2];
         let killed = place.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -1,4 +1,4 @@
-//! The table of rounds, and what the whole run came to.
+//! Table of rounds, and the result of the run.
 
 use super::account::{Reading, slope};
 use super::actor::{Ledger, LedgerEntry};
@@ -6,15 +6,15 @@ use super::logs::Logs;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// KiB by which memory may grow in a short run, in which fixed stocks may be used for the first time.
+/// KiB by which memory may grow in a short run, in which buffer pools may be touched for the first time.
 const FIRST_USE: f64 = 32.0 * 1024.0;
-/// KiB by which it may grow over the rounds of a long one, beside a part of what there is.
+/// KiB by which memory may grow over the rounds of a long run, in addition to a fraction of the total.
 const NOISE: f64 = 4.0 * 1024.0;
 const NOISE_PART: f64 = 0.05;
-/// From so many readings on a run is a long one.
+/// Number of snapshots that makes a run long.
 const LONG_RUN: usize = 10;
 
-/// All readings, and the judge of them.
+/// All snapshots, and the judgement of drift.
 pub struct SoakVerdict {
     start: Instant,
     readings: Vec<[Reading; 2]>,
@@ -22,7 +22,7 @@ pub struct SoakVerdict {
 }
 
 impl SoakVerdict {
-    /// Begins with the readings before the first storm.
+    /// Starts with the snapshots before the first storm.
     pub fn new(first: [Reading; 2], rounds: usize) -> Self {
         let head = "| round | time, s | a: MiB, fds, threads | b: MiB, fds, threads | TCP, MB | UDP, k | pings | UDP lost, k | hostile, k | changes | kernel's losses |";
         println!("{head}\n|{}", "---|".repeat(head.matches('|').count() - 1));
@@ -33,17 +33,17 @@ impl SoakVerdict {
         }
     }
 
-    /// The readings of the last rest.
+    /// Snapshots of the last rest.
     pub fn last(&self) -> &[Reading; 2] {
         self.readings.last().expect("there is a first one")
     }
 
-    /// Adds the readings of a rest.
+    /// Adds the snapshots of a rest.
     pub fn add(&mut self, now: [Reading; 2]) {
         self.readings.push(now);
     }
 
-    /// What is more than it was when all was warm.
+    /// Resources above their level after warm-up.
     pub fn drift(&self, side: usize, now: &Reading) -> Vec<String> {
         let Some(warm) = self.readings.get(self.warm_up) else {
             return Vec::new();
@@ -61,7 +61,7 @@ impl SoakVerdict {
         drifts
     }
 
-    /// Prints the last round's row.
+    /// Prints the row of the last round.
     pub fn row(&self, round: usize, before: &BTreeMap<String, LedgerEntry>, ledger: &Ledger) {
         let now = ledger.entries();
         let done = |kind: &str| {
@@ -91,7 +91,7 @@ impl SoakVerdict {
         );
     }
 
-    /// Datagrams of the last round that found a full socket.
+    /// Datagrams of the last round that were dropped because of a full socket buffer.
     fn overflows(&self, side: usize) -> u64 {
         match self.readings.as_slice() {
             [.., before, now] => now[side].overflows - before[side].overflows,
@@ -99,7 +99,7 @@ impl SoakVerdict {
         }
     }
 
-    /// KiB that memory grew by in a round, and whether that is a drift.
+    /// Memory growth per round in KiB, and whether it counts as drift.
     fn growth(&self, side: usize) -> (f64, bool) {
         let warm: Vec<u64> = self
             .readings
@@ -108,7 +108,7 @@ impl SoakVerdict {
             .map(|all| all[side].memory)
             .collect();
         let judged = match warm.len() {
-            // What is used for the first time late is no leak: a leak goes on.
+            // Late first use is not a leak: a leak continues.
             n if n >= 2 * LONG_RUN => &warm[n / 2..],
             _ => &warm[..],
         };
@@ -122,7 +122,7 @@ impl SoakVerdict {
         (slope, slope * rounds > allowed)
     }
 
-    /// Prints what the run came to; whether all was well.
+    /// Prints the result of the run. Returns whether it passed.
     pub fn print(&self, ledger: &Ledger, logs: &Logs) -> bool {
         for side in 0..2 {
             let (slope, drifts) = self.growth(side);

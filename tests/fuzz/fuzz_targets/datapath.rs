@@ -45,7 +45,7 @@ fn route(prefix: &str, hosts: &[&str], origin: RouteOrigin) -> RouteConfig {
     }
 }
 
-/// Two VPCs with the same VNI on two ports, and with overlapping addresses.
+/// Configuration of two VPCs with the same VNI on two ports, and with overlapping addresses.
 fn tables() -> &'static Tables {
     static DATAPATH_TABLES: OnceLock<Tables> = OnceLock::new();
     DATAPATH_TABLES.get_or_init(|| {
@@ -264,7 +264,7 @@ impl FuzzReceiver<'_> {
     }
 }
 
-/// Makes the checksums of a datagram's inner packet right.
+/// Fixes the checksums of a datagram's inner packet.
 fn make_right(datagram: &mut [u8]) {
     let Ok(start) = Geneve::parse(datagram).map(|geneve| geneve.header_len()) else {
         return;

@@ -191,7 +191,7 @@ fn answered(
     }
 }
 
-/// Makes the checksums of a frame's packet right.
+/// Fixes the checksums of a frame's packet.
 fn make_right(frame: &mut [u8]) {
     let Ok(start) = Ethernet::parse(frame).map(|frame| frame.header_len()) else {
         return;

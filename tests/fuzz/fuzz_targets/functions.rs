@@ -38,11 +38,11 @@ use traffic::{flags, is_sound, random_options, random_packet};
 use world::packets::{PayloadKind, packet};
 use world::{WORLD_HOST_B, WORLD_HOST_C, WORLD_HOST_A, ip};
 
-/// So many flows fit.
+/// Capacity of the flow table.
 const MAX_FUZZ_FLOWS: usize = 64;
 const VNIS: [u32; 2] = [100, 200];
 const FUNCTION_HOSTS: [&str; 3] = [WORLD_HOST_B, WORLD_HOST_C, "192.0.2.66"];
-/// Where a packet went, and how it looks there.
+/// Next hop of a forwarded packet, and the packet as it arrives there.
 struct FuzzOutput {
     place: FuzzPlace,
     inner: Vec<u8>,
@@ -102,7 +102,7 @@ impl FuzzHost {
             config.vni = Vni::new(vni).expect("24 bits");
             links.push(Arc::new(Link::new(config, &mut self.hosts)));
         }
-        // One of them may go.
+        // One of them may be absent.
         if u.ratio(1, 8)? {
             links.pop();
         }
@@ -159,7 +159,7 @@ impl FuzzHost {
         Ok(())
     }
 
-    /// From the other side of where the last packet went, back to where it came from.
+    /// Sends a reply from where the last packet went.
     fn answer(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         let Some(last) = self.last.take() else {
             return Ok(());
@@ -174,7 +174,7 @@ impl FuzzHost {
             protocol::ICMP | protocol::ICMPV6 => PayloadKind::Echo { reply: true },
             other => PayloadKind::Other(other),
         };
-        // The identifier of an echo stays.
+        // The identifier of an echo is kept.
         let id = last
             .inner
             .get(usize::from(asked.payload_offset).saturating_sub(4)..)
@@ -187,7 +187,7 @@ impl FuzzHost {
         self.back(u, last.place, bytes)
     }
 
-    /// An ICMP error about the last packet.
+    /// Sends an ICMP error about the last packet.
     fn complain(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         let Some(last) = self.last.take() else {
             return Ok(());
@@ -223,7 +223,7 @@ impl FuzzHost {
         Ok(())
     }
 
-    /// A packet from TUN.
+    /// Sends a packet from TUN.
     fn send(&mut self, link: LinkIndex, mut inner: Vec<u8>) {
         let Some(link) = self.tables.link(link).cloned() else {
             return;
@@ -247,7 +247,7 @@ impl FuzzHost {
         }
     }
 
-    /// A datagram from another host.
+    /// Receives a datagram from another host.
     fn receive(
         &mut self,
         from: IpAddr,
@@ -290,7 +290,7 @@ impl FuzzHost {
                 self.went(place, inner, &decap.packet, sound);
             }
             Err(RefusedPacket { link, .. }) => {
-                // A datagram for nobody is counted for nobody.
+                // A datagram of an unknown VNI is not counted for any link.
                 let known = self
                     .tables
                     .by_vni(GENEVE_PORT, vni)
@@ -300,7 +300,7 @@ impl FuzzHost {
         }
     }
 
-    /// The header of what goes to another host is sound, and is that of the VPC that it goes to.
+    /// Checks that the outer header is sound, and that it is of the destination's VPC.
     fn forwarded(&self, forward: &Forward, inner: &[u8]) -> FuzzPlace {
         let link = self.tables.link(forward.link).expect("it is there");
         assert!(
@@ -324,7 +324,7 @@ impl FuzzHost {
         self.last = Some(FuzzOutput { place, inner });
     }
 
-    /// What holds between packets.
+    /// Checks the invariants between packets.
     fn check(&self) {
         assert!(self.state.flows.stats().flows <= MAX_FUZZ_FLOWS);
         let mut lent = BTreeMap::new();
@@ -344,7 +344,7 @@ impl FuzzHost {
     }
 }
 
-/// So many bytes of choices, the same ones for the same seed (splitmix64).
+/// Returns `len` pseudo-random bytes from the seed (splitmix64).
 fn choices(mut seed: u64, len: usize) -> Vec<u8> {
     let mut next = || {
         seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -1,4 +1,4 @@
-//! Geneve headers and options: what is accepted is consistent, and can be built again.
+//! Geneve headers and options: accepted ones are consistent and can be rebuilt.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

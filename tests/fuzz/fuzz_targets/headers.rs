@@ -1,4 +1,4 @@
-//! What is changed inside an inner packet on its way: ECN, DSCP, MSS, and fragmentation.
+//! Changes to an inner packet in transit: ECN, DSCP, MSS, and fragmentation.
 //!
 //! Input: outer TOS, another TOS, limit (2 bytes), the inner packet.
 #![no_main]
@@ -44,7 +44,7 @@ fuzz_target!(|data: &[u8]| {
     let is_partial = before == ChecksumState::Partial;
     mtu::clamp_mss(&mut bytes, &packet, limit, is_partial);
     let after = packet.checksum_state(&bytes);
-    // A sum that was updated may look partial by chance.
+    // An updated checksum may look partial by chance.
     assert!(
         after == before
             || before == ChecksumState::Valid && after == ChecksumState::Partial

@@ -1,4 +1,4 @@
-//! ICMP errors: those that arrive can be read, those that answer are whole and never answered.
+//! ICMP errors: received ones can be parsed; generated ones are complete and never answered.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -41,7 +41,7 @@ fuzz_target!(|data: &[u8]| {
             ChecksumState::Valid | ChecksumState::Partial
         ));
         assert!(!error.may_answer(&built));
-        // Extension headers may be longer than what is quoted.
+        // Extension headers may be longer than the quote.
         if let Some(quote) = built.quote(&out) {
             assert_eq!((quote.src, quote.dst), (packet.src, packet.dst));
         } else {

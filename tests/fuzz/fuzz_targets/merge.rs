@@ -1,7 +1,7 @@
-//! Trains: every packet comes out again, in its lane, and what was merged is a sound super-packet.
+//! Trains: every packet comes out again, in its lane, and merged packets are sound super-packets.
 //!
-//! Input: packets, each after a control byte (bit 0: lane; bit 1: make its checksums right; bit 2:
-//! flush afterwards) and the low byte of its length.
+//! Input: packets, each after a control byte (bit 0: lane; bit 1: fix its checksums; bit 2: flush afterwards) and the
+//! low byte of its length.
 #![no_main]
 
 use std::collections::HashMap;

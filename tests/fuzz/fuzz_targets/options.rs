@@ -1,4 +1,4 @@
-//! Options: what is read from a packet agrees with the rule of critical options, and can be attached again.
+//! Options: parsed options agree with the rule for critical options, and can be attached again.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -20,7 +20,7 @@ use libgeneve::wire::encapsulation::Encapsulation;
 use libgeneve::wire::geneve::{Vni, protocol_type};
 
 const SOURCE_PORT: u16 = 50_000;
-/// The longest datagram that left.
+/// Length of the longest datagram sent.
 const LONGEST_SENT: usize = 1500;
 
 fn tables() -> &'static Tables {

@@ -1,4 +1,4 @@
-//! Inner packets: offsets stay inside, and a checksum that is written is found valid.
+//! Inner packets: offsets stay in bounds, and a checksum that was written verifies.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,9 +1,7 @@
-//! NAT: a packet or an ICMP error that is rewritten stays as sound as it was, and the way back leads
-//! to where it was.
+//! NAT: rewriting keeps a packet or an ICMP error as sound as it was, and the reverse rewrite restores it.
 //!
-//! Input: source port, destination port (2 bytes each), control (bit 0: make the checksums right
-//! first; bit 1: the checksum is partial), source and destination (16 bytes each, of which IPv4
-//! takes the first four), the inner packet.
+//! Input: source port, destination port (2 bytes each), control (bit 0: fix the checksums first; bit 1: the checksum
+//! is partial), source and destination (16 bytes each, of which IPv4 uses the first four), the inner packet.
 #![no_main]
 
 use std::net::IpAddr;
@@ -25,7 +23,7 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let sound = head[4] & 1 != 0;
-    // No sender leaves the checksum of an ICMP error to an offload.
+    // Senders never offload the checksum of an ICMP error.
     let partial = head[4] & 2 != 0 && !parsed.is_icmp_error();
     if sound && partial {
         parsed.write_partial_checksum(&mut bytes);
@@ -84,7 +82,7 @@ fuzz_target!(|data: &[u8]| {
         }
     };
     assert_eq!((undone, packet), (Ok(()), parsed));
-    // A checksum has two ways to say zero; all else is as it was.
+    // Zero has two representations in a checksum; everything else is unchanged.
     let same = bytes
         .iter()
         .zip(&before)

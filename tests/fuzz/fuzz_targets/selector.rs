@@ -1,4 +1,5 @@
-//! Selectors, labels and option matches: any text is refused or has one spelling, and hashes match where texts do.
+//! Selectors, labels and option matches: any text is refused or has one canonical form, and hashes match where texts
+//! do.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -9,7 +10,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
-    // Labels to match against stand before the first line break.
+    // The labels to match against precede the first line break.
     let (labels, rest) = text.split_once('\n').unwrap_or(("", text));
     let labels = labels.parse::<LabelMap>().ok();
     if let Some(labels) = &labels {

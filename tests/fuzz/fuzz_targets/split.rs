@@ -1,4 +1,4 @@
-//! Super-packets: what is cut has the payload of the whole, and every piece is a sound packet.
+//! Segmentation of super-packets: the segments carry the payload of the whole, and each is a sound packet.
 //!
 //! Input: `virtio_net_hdr` (10 bytes), the inner packet.
 #![no_main]

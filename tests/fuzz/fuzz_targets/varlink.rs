@@ -1,5 +1,5 @@
-//! What a client of the control socket sends: bytes in pieces become the same messages as at once, each is refused or
-//! understood, what is understood is said again in the same way, and changes are made or refused.
+//! Input of a control socket's client: messages do not depend on how bytes are split, each is refused or understood,
+//! understood messages serialize the same way again, and changes are applied or refused.
 #![no_main]
 
 use std::io;
@@ -12,7 +12,7 @@ use geneved::control::server::messages;
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// Hands bytes out in pieces whose lengths are bytes of the input, too.
+/// Reader that returns bytes in pieces whose lengths come from the input.
 struct Pieces<'a> {
     lengths: &'a [u8],
     bytes: &'a [u8],
@@ -60,7 +60,7 @@ fuzz_target!(|data: &[u8]| {
             }
         }
     }
-    // What was accepted is accepted again.
+    // Accepted changes are accepted again.
     let mut again = DesiredState::on(state.fabric);
     for change in state.changes() {
         again.apply(&change).unwrap_or_else(|refusal| panic!("{change:?}: {refusal}"));

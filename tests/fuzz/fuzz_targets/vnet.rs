@@ -16,7 +16,7 @@ use libgeneve::wire::packet::Packet;
 
 const FUZZ_VNET_ENCAP: [u8; 8] = *b"\0\0\x08\0\0\0\x64\0";
 
-/// The lengths of the inner packets, and their payloads in order.
+/// Lengths of the inner packets, and their payloads in order.
 #[derive(Default)]
 struct LengthCollector(Vec<(usize, Range<usize>)>);
 
@@ -62,7 +62,7 @@ fn written(vnet: &VnetHdr) -> [u8; vnet::LEN] {
     bytes
 }
 
-/// A header moves behind another one and back.
+/// Checks that a header can be shifted for an outer header and back.
 fn moves(vnet: &VnetHdr, len: usize) {
     let before = vnet.before(len);
     assert_eq!(before.gso_size, vnet.gso_size);
@@ -76,7 +76,8 @@ fn moves(vnet: &VnetHdr, len: usize) {
     }
 }
 
-/// As many packets and bytes are counted as are made, no longer than is allowed, and none is refused that fits.
+/// Checks that the predicted counts of packets and bytes are exact, that no packet exceeds the limit, and that none
+/// that fits is refused.
 fn egress(vnet: VnetHdr, packet: &Packet, bytes: &mut [u8], mtu: u16) {
     let Some(cut) = Cut::to_fit(&vnet, packet, mtu) else {
         assert!(longest_segment(&vnet, packet) > usize::from(mtu));
@@ -105,7 +106,8 @@ fn egress(vnet: VnetHdr, packet: &Packet, bytes: &mut [u8], mtu: u16) {
     }
 }
 
-/// What the kernel is told of an unfinished packet lies inside of it, and our own reader takes it.
+/// Checks that the offsets reported to the kernel for an unfinished packet are in bounds, and that our own parser
+/// accepts them.
 fn ingress(packet: &Packet, bytes: &mut [u8], mtu: u16) {
     let Ok(Some(mut finish)) = partial(bytes, packet, mtu.into()) else {
         return;

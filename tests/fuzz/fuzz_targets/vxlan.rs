@@ -1,5 +1,5 @@
-//! VXLAN headers, Ethernet frames, ARP and neighbour discovery: what is accepted is consistent and can be built again, and
-//! the journey of any datagram ends in a verdict.
+//! VXLAN headers, Ethernet frames, ARP and neighbour discovery: accepted ones are consistent and can be rebuilt, and
+//! every datagram gets a verdict.
 #![no_main]
 
 use std::net::IpAddr;
@@ -28,7 +28,7 @@ fn addr(addr: &str) -> IpAddr {
     addr.parse().expect("a literal")
 }
 
-/// A VPC over VXLAN whose default route is behind the host.
+/// Configuration of a VPC over VXLAN whose default route is behind the host.
 fn tables() -> &'static Tables {
     static VXLAN_TABLES: OnceLock<Tables> = OnceLock::new();
     VXLAN_TABLES.get_or_init(|| {
@@ -102,7 +102,7 @@ fuzz_target!(|data: &[u8]| {
         interface: RxInterface::Underlay,
     };
     let mut ingress = Ingress::default();
-    // Once as it is, and once for the link, so that more than the header is reached.
+    // Once as is, and once with the header of the link, to reach more than the header.
     let mut aimed = vxlan_header(Vni::new(100).expect("24 bits")).to_vec();
     aimed.extend([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2]);
     aimed.extend(data);

@@ -25,9 +25,10 @@ use libgeneve::wire::geneve::{Geneve, GeneveBuilder};
 use libgeneve::wire::ip;
 use libgeneve::wire::packet::Packet;
 
-/// The errnos that faults choose from (linux/errno.h): EIO, EINVAL, EAGAIN, EMSGSIZE, ENOBUFS, EBUSY, ECONNREFUSED, ENETUNREACH.
+/// Errnos of injected faults (linux/errno.h): EIO, EINVAL, EAGAIN, EMSGSIZE, ENOBUFS, EBUSY, ECONNREFUSED,
+/// ENETUNREACH.
 const ERRNOS: [i32; 8] = [5, 22, 11, 90, 105, 16, 111, 101];
-/// Bytes of one TUN read at most, and of one train.
+/// Maximum number of bytes of one TUN read, and of one train.
 const LONGEST: usize = 65_000;
 
 fuzz_target!(|data: &[u8]| {
@@ -57,7 +58,7 @@ fuzz_target!(|data: &[u8]| {
             check_write(link, &bytes);
         }
     }
-    // What is left was handed to the device for tunnel GSO.
+    // The rest was written to the device for tunnel GSO.
     let handed_over = simulation.take_all_written();
     handed_over.iter().for_each(check_handed_over);
     let sum = simulation.all_counters();
@@ -78,7 +79,7 @@ fn link_of(operation: u8) -> SimulatedLink {
     SimulatedLink::ALL[usize::from(operation >> 3 & 3)]
 }
 
-/// Does what an operation says; true where it brought the worker something.
+/// Performs an operation; true if it gave the worker input.
 fn perform(simulation: &mut Simulation, operation: u8, bytes: &[u8]) -> bool {
     let link = link_of(operation);
     let bit = |at: u8| operation >> at & 1 == 1;
@@ -155,7 +156,7 @@ fn in_frames(link: SimulatedLink) -> bool {
     matches!(link, SimulatedLink::Tap | SimulatedLink::Neighbors)
 }
 
-/// Makes the checksums of a packet right, behind its Ethernet header where there is one.
+/// Fixes the checksums of a packet, after its Ethernet header if there is one.
 fn make_right(link: SimulatedLink, bytes: &mut [u8]) {
     let start = match link {
         SimulatedLink::Tap => Ethernet::parse(bytes).map_or(0, |frame| frame.header_len()),
@@ -168,7 +169,7 @@ fn make_right(link: SimulatedLink, bytes: &mut [u8]) {
     }
 }
 
-/// A datagram is of a link, and what it carries can be read.
+/// Checks that a datagram belongs to a link and that its payload parses.
 fn check_datagram(payload: &[u8]) {
     let geneve = Geneve::parse(payload).expect("a sound header");
     let mut links = SimulatedLink::ALL.into_iter();
@@ -182,7 +183,7 @@ fn check_datagram(payload: &[u8]) {
     }
 }
 
-/// What an interface gets has a virtio header, and can be read.
+/// Checks that a packet written to an interface has a virtio header and parses.
 fn check_write(link: SimulatedLink, bytes: &[u8]) {
     VnetHdr::parse(bytes).expect("a virtio header");
     let packet = &bytes[vnet::LEN..];
@@ -196,7 +197,7 @@ fn check_write(link: SimulatedLink, bytes: &[u8]) {
     }
 }
 
-/// The device for tunnel GSO gets its virtio header, Ethernet, IPv4 and UDP before the datagram.
+/// Checks a packet written to the device for tunnel GSO: virtio header, Ethernet, IPv4 and UDP precede the datagram.
 fn check_handed_over(written: &WrittenPacket) {
     check_datagram(&written.bytes[24 + 14 + 20 + 8..]);
 }

@@ -1,4 +1,4 @@
-//! The overlay carries what it is given: both underlays, both families inside, both backends.
+//! The overlay carries traffic: both underlay families, both inner families, both backends.
 
 use geneved::lab::netns::LabNetns;
 use geneved::traffic::{Pattern, TrafficEnds};

@@ -1,4 +1,4 @@
-//! Completion in the shells themselves, with names from a daemon and without one.
+//! Shell completion in real shells, with names from a daemon and without one.
 
 use geneved_tests::shell::Shell;
 use geneved_tests::world::{Duo, TestBackend, TestDaemon, link};

@@ -1,4 +1,4 @@
-//! Links, routes and endpoints that come and go while the daemon runs; several hosts in one VPC.
+//! Links, routes and endpoints added and removed while the daemon runs; several hosts in one VPC.
 
 use std::collections::BTreeSet;
 

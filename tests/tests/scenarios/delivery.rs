@@ -1,4 +1,5 @@
-//! What comes out of a link in mode ip: nothing reaches what is not behind it, neither its host nor another VPC.
+//! Delivery from a link in mode ip: nothing reaches an address that is not behind it, neither its host nor another
+//! VPC.
 
 use std::collections::BTreeMap;
 use std::net::UdpSocket;

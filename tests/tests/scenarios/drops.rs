@@ -1,4 +1,4 @@
-//! Datagrams made by hand: each bad one is dropped for one named reason, each good one passes.
+//! Hand-made datagrams: each bad one is dropped for one reason, each good one is forwarded.
 
 use geneved_tests::on_both_backends;
 use geneved_tests::packet::{ETHERTYPE_IPV6, Parsed, RawGeneve, ip, option, sum, udp};
@@ -8,7 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// An option class that nobody has registered.
+/// Unregistered option class.
 const UNKNOWN_CLASS: u16 = 0xfff0;
 const CRITICAL: u8 = 0x80;
 

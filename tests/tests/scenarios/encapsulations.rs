@@ -1,4 +1,4 @@
-//! The same on every kind of link: what is put into what, and whether the interface is a TUN or a TAP.
+//! The same traffic on every type of link: each encapsulation, with a TUN or a TAP.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

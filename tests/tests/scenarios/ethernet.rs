@@ -1,4 +1,4 @@
-//! Links in mode ethernet: stations behind Linux bridges on two hosts, by the real binary and real traffic.
+//! Links in mode ethernet: stations behind Linux bridges on two hosts, with the real binary and real traffic.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

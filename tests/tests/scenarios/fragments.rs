@@ -1,4 +1,4 @@
-//! Inner fragments, in whatever order they arrive.
+//! Inner fragments, in any order.
 
 use geneved_tests::on_both_backends;
 use geneved_tests::packet::{RawGeneve, fragments};

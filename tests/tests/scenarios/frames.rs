@@ -1,4 +1,5 @@
-//! Links in mode ethernet with what bridges, VLANs and virtual machines make of frames: large ones, tagged ones, unfinished ones.
+//! Links in mode ethernet with frames of bridges, VLANs and virtual machines: super-packets, VLAN tags, partial
+//! checksums.
 
 use std::time::Duration;
 

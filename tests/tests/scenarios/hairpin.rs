@@ -1,5 +1,5 @@
-//! Services and port forwards whose backend is on the client's own host: the answer has the name that was asked, in both modes
-//! and families.
+//! Hairpin: services and port forwards whose backend is on the client's own host. Replies come from the address that
+//! the client contacted, in both modes and families.
 
 use geneved::lab::netns::{LabNetns, veth};
 use geneved_tests::bridged::Bridged;

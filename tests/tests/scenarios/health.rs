@@ -1,4 +1,4 @@
-//! Backends that fail and come back, by the real binary between three hosts.
+//! Backends that fail and recover, with the real binary between three hosts.
 
 use std::time::{Duration, Instant};
 

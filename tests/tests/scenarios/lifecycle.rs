@@ -1,4 +1,4 @@
-//! The life of a link: made when it can be, changed in place, lost, and made again.
+//! Life cycle of a link: created when possible, changed in place, lost, and created again.
 
 use geneved::lab::netns::{self, LabNetns};
 use geneved_tests::running_command::RunningCommand;

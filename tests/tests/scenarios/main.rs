@@ -1,5 +1,5 @@
-//! Scenarios with the real binary in network namespaces, one module for each subject. One program:
-//! linking the daemon once is most of what building them takes.
+//! Scenarios with the real binary in network namespaces, one module for each subject. All are one program, because
+//! linking the daemon takes most of the build time.
 
 mod capture;
 mod carry;

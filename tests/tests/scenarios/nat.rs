@@ -1,4 +1,4 @@
-//! Translation by the real binary: a VPC on two hosts, its gateway, and a host outside that knows nothing of it.
+//! NAT with the real binary: a VPC on two hosts, its gateway, and an outside host that has no routes to the VPC.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;

@@ -1,4 +1,4 @@
-//! Addresses that nobody has: virtual addresses of services and outside addresses of NAT are found by those who speak Ethernet.
+//! Proxy ARP and ND: Ethernet stations resolve virtual addresses of services and outside addresses of NAT.
 
 use geneved::lab::netns::LabNetns;
 use geneved::traffic::TrafficEnds;

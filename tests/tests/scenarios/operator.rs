@@ -1,4 +1,4 @@
-//! What an operator does to a daemon that carries traffic: check, reload, save and restart, and rude programs.
+//! Operations on a daemon that carries traffic: check, reload, save and restart, and misbehaving programs.
 
 use std::fs;
 use std::io::{Read, Write};

@@ -1,4 +1,4 @@
-//! Labels, rules and flows, by the real binary: who may speak to whom, and what a change does to those who do.
+//! Labels, rules and flows, with the real binary: which traffic is allowed, and how a change affects existing flows.
 
 use std::io::ErrorKind;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! Who cuts super-packets: geneved datagram by datagram, geneved in trains, or the kernel. What arrives is the same.
+//! Segmentation of super-packets: by geneved into datagrams, by geneved into trains, or by the kernel. The result is
+//! the same.
 
 use geneved::lab::netns::LabNetns;
 use geneved_tests::packet::{Parsed, RawGeneve, udp};

@@ -1,4 +1,4 @@
-//! What the system around it does to a daemon: few descriptors, files that are none, a log that nobody reads, signals while it hangs.
+//! Bad surroundings: few descriptors, special files, a log that is not read, signals during a hang.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;

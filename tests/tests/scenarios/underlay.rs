@@ -1,4 +1,4 @@
-//! The underlay changes under a running daemon: addresses, routes, hosts that go and come.
+//! Underlay changes under a running daemon: addresses, routes, hosts that go and come back.
 
 use geneved::lab::netns::{self, LabNetns};
 use geneved::traffic::{EchoRun, TrafficEnds};

@@ -1,4 +1,5 @@
-//! The same check as the service would make it: another geneved with its user, groups and capabilities, by setpriv(1).
+//! Runs the check as the service would: another geneved with the service's user, groups and capabilities, by
+//! setpriv(1).
 
 use std::io;
 use std::path::Path;
@@ -11,17 +12,17 @@ use crate::cli::error::CliError;
 use crate::cli::output;
 use crate::daemon::capability_probe::SERVICE_USER;
 
-/// What the service is started with.
+/// User, groups and capabilities that the service is started with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ServiceUnit {
     user: String,
     group: String,
-    /// Capabilities without their prefix, in lower case.
+    /// Capabilities in lower case, without their prefix.
     capabilities: Vec<String>,
     source: &'static str,
 }
 
-/// Checks as the service; without a file, this host.
+/// Checks a file as the service would; without a file, the host.
 pub(super) fn check(context: &CommandContext, file: Option<&Path>) -> Result<(), CliError> {
     if !geteuid().is_root() {
         return Err(CliError::Refused(
@@ -64,7 +65,7 @@ pub(super) fn check(context: &CommandContext, file: Option<&Path>) -> Result<(),
     let status = command.status().map_err(|error| failed(&error))?;
     match status.code() {
         Some(0) => Ok(()),
-        // What setpriv and the shell say of a program that cannot be run.
+        // Exit codes of setpriv and the shell for a program that cannot be run.
         Some(126 | 127) => Err(CliError::Refused(format!(
             "Error: \"--service\": user {} cannot run {}; install it where everybody may",
             unit.user,
@@ -85,7 +86,7 @@ fn failed(error: &io::Error) -> CliError {
 }
 
 impl ServiceUnit {
-    /// That of the packages.
+    /// The unit that the packages install.
     fn packaged() -> Self {
         ServiceUnit {
             user: SERVICE_USER.into(),
@@ -95,7 +96,7 @@ impl ServiceUnit {
         }
     }
 
-    /// The one that systemd has, drop-ins included; otherwise that of the packages.
+    /// The unit known to systemd, including drop-ins; otherwise that of the packages.
     fn installed() -> Self {
         const SHOW: [&str; 3] = [
             "show",
@@ -109,7 +110,7 @@ impl ServiceUnit {
             .unwrap_or_else(Self::packaged)
     }
 
-    /// From what `systemctl show` prints; `None` where systemd has no such unit.
+    /// Parses the output of `systemctl show`; `None` if systemd has no such unit.
     fn read(text: &str) -> Option<Self> {
         let value = |key: &str| {
             let mut lines = text.lines().filter_map(|line| line.split_once('='));
@@ -123,7 +124,7 @@ impl ServiceUnit {
             value.unwrap_or(other).to_owned()
         };
         let user = or(value("User"), "root");
-        // Root has what is not taken away, everybody else what is given.
+        // Root keeps the bounding set, other users get the ambient capabilities.
         let set = match &*user {
             "root" => "CapabilityBoundingSet",
             _ => "AmbientCapabilities",
@@ -139,7 +140,7 @@ impl ServiceUnit {
         })
     }
 
-    /// For setpriv.
+    /// Arguments for setpriv.
     fn arguments(&self) -> Vec<String> {
         let mut only = "-all".to_owned();
         for capability in &self.capabilities {

@@ -1,8 +1,8 @@
-//! `geneved completions`: what a shell offers next, from the same tables as the grammar.
+//! `geneved completions`: shell completion from the same tables as the grammar.
 //!
-//! The scripts only ask: `geneved completions words -- WORD...` prints what can stand in the place of
-//! the last word, a line each, with a few words behind a tab; `:files` stands for the shell's own
-//! files. Names that live in the daemon come from it, and are left out while there is none.
+//! The scripts only ask: `geneved completions words -- WORD...` prints the candidates for the last word, one per
+//! line, with a short description after a tab; `:files` stands for the shell's own file completion. Names of objects
+//! come from the daemon, and are left out if it is not running.
 
 mod values;
 
@@ -22,7 +22,7 @@ use super::table::{self, FirstWord};
 
 const NO_KEYWORDS_TEST: [Keyword<()>; 0] = [];
 
-/// The object's commands.
+/// Commands of the object.
 pub const TEST_OBJECT: ObjectDef = ObjectDef {
     name: "completions",
     about: "what a shell completes the command line by",
@@ -37,7 +37,7 @@ pub const TEST_OBJECT: ObjectDef = ObjectDef {
             }
             Ok(())
         })
-        // Names come from the daemon.
+        // Object names come from the daemon.
         .honouring(SupportedOptions::SOCKET),
     ],
     usual: None,
@@ -56,12 +56,12 @@ fn say(words: &[String], script: &str) -> Result<(), CliError> {
     output::say(script)
 }
 
-/// What can stand in the place of the last word.
+/// Candidate for the last word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// The whole word.
+    /// The full word.
     word: String,
-    /// What it is, in a few words.
+    /// Short description.
     about: String,
 }
 
@@ -73,7 +73,7 @@ impl Candidate {
         }
     }
 
-    /// The shell's own files.
+    /// Asks the shell to complete file names.
     fn files() -> Self {
         Candidate::new(":files", "")
     }
@@ -85,7 +85,7 @@ impl Candidate {
     }
 }
 
-/// What can stand in the place of the last of these words.
+/// Candidates for the last of these words.
 fn candidates(context: &mut CommandContext, words: &[String]) -> Vec<Candidate> {
     let (last, before) = match words.split_last() {
         Some((last, before)) => (last.as_str(), before),
@@ -97,7 +97,7 @@ fn candidates(context: &mut CommandContext, words: &[String]) -> Vec<Candidate> 
     all
 }
 
-/// Everything that can follow `before`; `None` where that makes no sense.
+/// Everything that can follow `before`; `None` if that is invalid.
 fn next(values: &mut ValueCompleter<'_>, before: &[String], last: &str) -> Option<Vec<Candidate>> {
     let mut rest = before;
     while let Some((option, after)) = rest.split_first().filter(|(w, _)| w.starts_with('-')) {
@@ -170,7 +170,7 @@ fn commands(object: &ObjectDef) -> Vec<Candidate> {
         .collect()
 }
 
-/// What can follow the words of a command: a value, or keywords and what may stand without one.
+/// Candidates after the words of a command: a value, or keywords and values that need none.
 fn keywords(
     values: &mut ValueCompleter<'_>,
     words: &[KeywordHelp],

@@ -1,4 +1,4 @@
-//! What is offered without a daemon: what the tables know.
+//! Candidates without a daemon: what the tables contain.
 
 use super::super::options;
 use super::*;

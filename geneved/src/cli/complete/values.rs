@@ -1,4 +1,4 @@
-//! Values: words that the grammar names, and names that live in the daemon.
+//! Completion of values: words from the grammar, and object names from the daemon.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::control::protocol::{
 };
 use crate::net::netns;
 
-/// Whoever presses a key does not wait for longer.
+/// A user at the keyboard does not wait longer.
 const COMPLETION_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Objects that the daemon can list.
+/// Kinds of objects that the daemon can list.
 #[derive(Clone, Copy)]
 enum Listing {
     Links,
@@ -29,12 +29,12 @@ enum Listing {
     Options,
 }
 
-/// Knows what was typed so far.
+/// Completes values in the context of the words typed so far.
 pub struct ValueCompleter<'a> {
     context: &'a mut CommandContext,
     object: &'static str,
     notes: &'static str,
-    /// Whether the object's own name is one that is there, as it is for all but `add`.
+    /// Whether the object must exist already, as for every command but `add`.
     existing: bool,
     dev: Option<IfName>,
 }
@@ -50,14 +50,14 @@ impl<'a> ValueCompleter<'a> {
         }
     }
 
-    /// Values are those of this object from here on.
+    /// Sets the object whose values are completed.
     pub fn on(&mut self, object: &'static str, notes: &'static str, existing: bool) {
         self.object = object;
         self.notes = notes;
         self.existing = existing;
     }
 
-    /// An option or keyword with its value was typed.
+    /// Takes note of an option or keyword that was typed with its value.
     pub fn heed(&mut self, keyword: &str, value: &str) {
         match keyword {
             "socket" => self.context.use_socket(value),
@@ -66,7 +66,7 @@ impl<'a> ValueCompleter<'a> {
         }
     }
 
-    /// The values of a keyword.
+    /// Candidates for the value of a keyword.
     pub fn of_keyword(&mut self, keyword: &str, metavariable: &str, last: &str) -> Vec<Candidate> {
         let own = match (self.object, keyword) {
             ("link", "dev") => Some(Listing::Links),
@@ -86,7 +86,7 @@ impl<'a> ValueCompleter<'a> {
         }
     }
 
-    /// The values that a metavariable stands for.
+    /// Candidates for a metavariable.
     pub fn of(&mut self, metavariable: &str, last: &str) -> Vec<Candidate> {
         let mut notes = alternatives(self.notes, metavariable);
         if matches!(metavariable, "FILE" | "PATH") {
@@ -114,7 +114,7 @@ impl<'a> ValueCompleter<'a> {
         }
     }
 
-    /// The names of the objects that the daemon lists, those of the link that was typed if there is one.
+    /// Names of the objects that the daemon lists, limited to the typed link if there is one.
     fn listed(&mut self, listing: Listing) -> Vec<Candidate> {
         let dev = self.dev.clone();
         let on = |name: String, dev: &IfName| Candidate::new(name, format!("dev {dev}"));
@@ -170,13 +170,13 @@ impl<'a> ValueCompleter<'a> {
         found
     }
 
-    /// What the daemon replies, or nothing where it does not.
+    /// Calls the daemon; returns an empty reply on failure.
     fn ask<R: DeserializeOwned + Default>(&mut self, request: &Request) -> R {
         self.context.set_timeout(COMPLETION_TIMEOUT);
         self.context.call(request).unwrap_or_default()
     }
 
-    /// Hosts, of which those before the last comma are kept.
+    /// Candidates for a list of hosts, keeping those before the last comma.
     fn hosts(&mut self, last: &str) -> Vec<Candidate> {
         self.context.set_timeout(COMPLETION_TIMEOUT);
         let Ok(HostReply { host }) = self.context.call(&Request::GetHost) else {
@@ -192,7 +192,7 @@ impl<'a> ValueCompleter<'a> {
     }
 }
 
-/// The words of `METAVARIABLE := { a | b | C }` in the notes of an object.
+/// Words of `METAVARIABLE := { a | b | C }` in the notes of an object.
 fn alternatives(notes: &str, metavariable: &str) -> Vec<Candidate> {
     let head = format!("{metavariable} := {{");
     let found = notes.match_indices(&head).find(|(at, _)| {
@@ -205,7 +205,7 @@ fn alternatives(notes: &str, metavariable: &str) -> Vec<Candidate> {
     }
 }
 
-/// The words in `{ a | b | C }` that stand for themselves.
+/// The literal words in `{ a | b | C }`.
 fn in_braces(text: &str) -> Vec<Candidate> {
     let inside = match text.split_once('{') {
         Some((_, inside)) => inside.split('}').next().unwrap_or_default(),

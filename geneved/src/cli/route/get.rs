@@ -1,4 +1,4 @@
-//! `geneved route get`: how an address of each VPC would be reached.
+//! `geneved route get`: route lookup for an address in each VPC.
 
 use std::net::IpAddr;
 
@@ -39,12 +39,12 @@ pub const COMMAND: CommandDef =
     CommandDef::new(&["get"], get, || grammar::words(&ROUTE_GET_KEYWORDS))
         .honouring(SupportedOptions::FAMILY);
 
-/// How an address is reached in one VPC.
+/// Result of a route lookup in one VPC.
 struct RouteGetResult {
     address: IpAddr,
     dev: IfName,
     via: Vec<IpAddr>,
-    /// What decided.
+    /// The matching prefix.
     prefix: IpNet,
     origin: String,
 }
@@ -79,7 +79,7 @@ fn get(context: &mut CommandContext, words: &[String]) -> Result<(), CliError> {
     object::print(context, &ways)
 }
 
-/// An address of the interface, or an endpoint, or the longest prefix.
+/// Looks up an interface address, an endpoint, or the longest matching prefix.
 fn resolve(
     address: IpAddr,
     link: &LinkInfo,

@@ -1,4 +1,4 @@
-//! `geneved top`: what is busy right now, on a terminal or line by line.
+//! `geneved top`: live rates of links, hosts, flows and workers, on a terminal or line by line.
 
 mod model;
 mod view;
@@ -20,11 +20,11 @@ use super::supported_options::SupportedOptions;
 use crate::config::value::ValueError;
 use crate::control::protocol::{Rates, RatesReply, Request};
 
-/// Seconds between two looks.
+/// Default interval between samples.
 const DELAY: Duration = Duration::from_secs(2);
-/// The first rates come after this.
+/// Delay before the second sample, for which rates are first known.
 const FIRST_DELAY: Duration = Duration::from_millis(500);
-/// Flows that are asked for.
+/// Number of flows to request.
 const FLOWS_SHOWN: u32 = 100;
 
 struct TopCommand {
@@ -77,11 +77,11 @@ pub const TOP_COMMAND: GlobalCommand = GlobalCommand {
     notes: "-b: lines rather than a screen; so it is, too, where there is no terminal.\n-d: seconds between two looks, 2 if left out.   -n: so many looks, then end.\nKeys: q quit, b bytes, p packets, n name, space pause, + and - how often.",
 };
 
-/// Shows what is busy until somebody quits, or so many times.
+/// Shows live rates until the user quits, or for the requested number of iterations.
 fn run(context: &mut CommandContext, words: &[String]) -> Result<(), CliError> {
     let mut wanted = TopCommand::default();
     grammar::parse(&TOP_KEYWORDS, words, &mut wanted)?;
-    // Whoever has no terminal wants lines.
+    // Without a terminal, print lines.
     let plain = wanted.batch || context.style().json || !io::stdout().is_terminal();
     let mut model = TopModel::new(look(context, wanted.order)?, wanted.order);
     if plain {
@@ -155,7 +155,7 @@ fn screen(
                 {
                     return Ok(());
                 }
-                // A new size is drawn at once.
+                // A resized terminal is redrawn at once.
                 _ => {}
             }
             continue;
@@ -173,7 +173,7 @@ fn screen(
     }
 }
 
-/// What a key does; true where it ends the view.
+/// Handles a key. Returns true if it quits.
 fn pressed(screen: &mut TopScreen, key: KeyEvent) -> bool {
     let control = key.modifiers.contains(KeyModifiers::CONTROL);
     match key.code {

@@ -1,4 +1,4 @@
-//! Two looks at the daemon, and what they say together: rates, sorted as somebody wants them.
+//! Rates computed from two samples of the daemon's counters, sorted in the requested order.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use super::super::style::OutputStyle;
 use crate::config::value::ValueError;
 use crate::control::protocol::{FlowRates, HostRates, Rates, TrafficInfo};
 
-/// What comes first.
+/// Sort order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SortOrder {
     Bytes,
@@ -40,7 +40,7 @@ impl FromStr for SortOrder {
     }
 }
 
-/// A link's rates, a second.
+/// Rates of a link, per second.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct LinkRow {
     pub(super) dev: String,
@@ -52,31 +52,31 @@ pub(super) struct LinkRow {
     pub(super) drops: f64,
 }
 
-/// Packets that are dropped for one reason.
+/// Packets dropped for one reason.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct DropRow {
     /// Empty for packets of no link.
     pub(super) dev: String,
     pub(super) direction: &'static str,
     pub(super) reason: String,
-    /// A second.
+    /// Per second.
     pub(super) rate: f64,
     pub(super) total: u64,
 }
 
-/// A worker's load.
+/// Load of a worker.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct WorkerRow {
-    /// Part of a core, 0 to 1.
+    /// Fraction of a core, 0 to 1.
     pub(super) load: f64,
-    /// Turns a second.
+    /// Loop iterations per second.
     pub(super) turns: f64,
-    /// What is used of its scarcest stock, in percent.
+    /// Usage of its scarcest pool, in percent.
     pub(super) stock: u32,
     pub(super) stalled: bool,
 }
 
-/// What is shown.
+/// What the screen shows.
 #[derive(Clone, Debug)]
 pub(super) struct TopModel {
     pub(super) now: Rates,
@@ -89,7 +89,7 @@ pub(super) struct TopModel {
 }
 
 impl TopModel {
-    /// Without rates: those come with the second look.
+    /// Creates a model without rates; those need a second sample.
     pub(super) fn new(first: Rates, order: SortOrder) -> Self {
         let mut model = TopModel {
             now: first.clone(),
@@ -104,7 +104,7 @@ impl TopModel {
         model
     }
 
-    /// Another look.
+    /// Takes the next sample.
     pub(super) fn next(&mut self, now: Rates) {
         let before = std::mem::replace(&mut self.now, now);
         let now = &self.now;
@@ -131,7 +131,7 @@ impl TopModel {
                 rx_bytes: rate(t.rx_bytes, old.rx_bytes),
                 tx_packets: rate(t.tx_packets, old.tx_packets),
                 tx_bytes: rate(t.tx_bytes, old.tx_bytes),
-                // The sum of nothing would be -0.
+                // `sum()` of nothing would be -0.
                 drops: drops.iter().fold(0.0, |sum, d| sum + d.rate),
             });
             self.drops.extend(drops);
@@ -154,7 +154,7 @@ impl TopModel {
         self.sort(self.order);
     }
 
-    /// Sorts anew.
+    /// Changes the sort order.
     pub(super) fn sort(&mut self, order: SortOrder) {
         self.order = order;
         let down = |a: f64, b: f64| b.total_cmp(&a);
@@ -206,7 +206,7 @@ fn drops(
     all
 }
 
-/// `1.2M`, at most 5 columns.
+/// Formats a number in at most 5 columns, such as `1.2M`.
 pub(super) fn short(number: f64) -> String {
     let human = OutputStyle {
         human: true,
@@ -215,12 +215,12 @@ pub(super) fn short(number: f64) -> String {
     human.number(number.round() as u64)
 }
 
-/// Bytes a second as bits a second.
+/// Formats bytes per second as bits per second.
 pub(super) fn bits(bytes: f64) -> String {
     short(bytes * 8.0)
 }
 
-/// `tcp 10.0.0.1:1000 > 10.0.0.2:80`.
+/// Protocol and both ends of a flow, as in `tcp 10.0.0.1:1000 > 10.0.0.2:80`.
 pub(super) fn ends(flow: &FlowRates) -> (String, String, String) {
     let f = &flow.flow;
     (
@@ -230,7 +230,7 @@ pub(super) fn ends(flow: &FlowRates) -> (String, String, String) {
     )
 }
 
-/// Batch mode: the same tables as on the screen, without its frame.
+/// Batch mode: the same tables as on the screen, without the frame.
 impl Show for TopModel {
     fn text(&self, _: &OutputStyle) -> String {
         let now = &self.now;
@@ -337,7 +337,7 @@ pub(super) mod tests {
     use super::*;
     use crate::control::protocol::{LinkRates, WorkerRates};
 
-    /// The `n`th look, two seconds after the one before.
+    /// The `n`th sample, two seconds after the previous one.
     pub(in super::super) fn look(n: u64) -> Rates {
         let drops = |reason: &str, count| BTreeMap::from([(reason.to_owned(), count)]);
         let link = |dev: &str, scale: u64| LinkRates {

@@ -1,4 +1,4 @@
-//! The screen of `geneved top`: drawn from the model, at whatever size the terminal has.
+//! The screen of `geneved top`, drawn from the model at any terminal size.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use ratatui::widgets::{Paragraph, Row, Table, Widget};
 use super::super::style::OutputStyle;
 use super::model::{SortOrder, TopModel, bits, ends, short};
 
-/// What is on the screen.
+/// State of the screen.
 pub(super) struct TopScreen {
     pub(super) model: TopModel,
     pub(super) paused: bool,
@@ -19,7 +19,7 @@ pub(super) struct TopScreen {
     pub(super) style: OutputStyle,
 }
 
-/// The screen as something that can be drawn.
+/// Drawable wrapper of the screen.
 pub(super) struct TopView<'a>(pub(super) &'a TopScreen);
 
 impl Widget for TopView<'_> {
@@ -27,7 +27,7 @@ impl Widget for TopView<'_> {
         let model = &self.0.model;
         let rows = |n: usize| u16::try_from(n).unwrap_or(u16::MAX).saturating_add(1);
         let most = (area.height / 4).max(2);
-        // Flows get what is left; the others no more than they have rows.
+        // Flows get the remaining space; the others at most as many lines as they have rows.
         let [head, links, hosts, flows, drops, foot] = Layout::vertical([
             Constraint::Length(1 + worker_lines(model, area.width)),
             Constraint::Max(rows(model.links.len()).clamp(2, most)),
@@ -46,7 +46,7 @@ impl Widget for TopView<'_> {
     }
 }
 
-/// Columns of one worker's load.
+/// Width of one worker's load in columns.
 const WORKER: u16 = 26;
 
 fn worker_lines(model: &TopModel, width: u16) -> u16 {
@@ -56,7 +56,7 @@ fn worker_lines(model: &TopModel, width: u16) -> u16 {
 
 impl TopView<'_> {
     fn colour(&self, colour: Color) -> Look {
-        // Without colours the terminal's own attributes tell what is what.
+        // Without colours, use the terminal's own attributes.
         match self.0.style.color {
             true => Look::new().fg(colour),
             false => Look::new(),

@@ -1,4 +1,4 @@
-//! What an encapsulation cannot carry is refused where it is asked for.
+//! Refuses, at configuration time, what an encapsulation cannot carry.
 
 use libgeneve::wire::encapsulation::InnerProtocol;
 
@@ -7,7 +7,7 @@ use crate::config::value::{IfName, LabelsUse};
 use crate::refusal::{Refusal, RefusalCause};
 
 impl DesiredState {
-    /// Whether the encapsulation of a link suits the rest of it, and the other links.
+    /// Checks that a link's encapsulation suits its other settings and the other links.
     pub(super) fn check_encapsulation(&self, link: &LinkSpec) -> Result<(), Refusal> {
         let (name, encapsulation) = (&link.name, link.encapsulation);
         let other = self.other_on_port(link);
@@ -48,7 +48,7 @@ impl DesiredState {
         Ok(())
     }
 
-    /// Whether packets of the link `dev` can carry the options that `word` of `object` needs.
+    /// Checks that packets of the link `dev` can carry the options that `word` of `object` needs.
     pub(super) fn check_carried(
         &self,
         dev: &IfName,

@@ -1,4 +1,4 @@
-//! Endpoints: where overlay addresses are, and what they are.
+//! Endpoints: overlay addresses with their hosts and properties.
 
 use std::net::IpAddr;
 
@@ -16,39 +16,39 @@ use crate::config::value::{
 };
 use crate::refusal::{Refusal, RefusalCause};
 
-/// An overlay address.
+/// Configuration of one overlay address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointSpec {
-    /// The other hosts that it is on.
+    /// Remote hosts of the address.
     pub hosts: Vec<IpAddr>,
-    /// Whether it is on this host; with other hosts only where it is colocated.
+    /// Whether it is on this host; together with other hosts only if it is colocated.
     pub local: bool,
-    /// What it was said to be.
+    /// The configured type.
     pub kind: Option<EndpointType>,
-    /// Whether this host is one of several and preferred.
+    /// Whether it is on several hosts and this host is preferred.
     pub colocated: bool,
-    /// Its labels, if they are known; an empty list is known, too.
+    /// Labels, if known; an empty list counts as known.
     pub labels: Option<LabelMap>,
-    /// Its MAC address, on links whose datagrams carry frames.
+    /// MAC address, on links that carry frames.
     pub lladdr: Option<Mac>,
-    /// The class of its flows, one of its link.
+    /// Class of its flows; belongs to the same link.
     pub class: Option<ObjectName>,
-    /// The rate of everything that it sends.
+    /// Rate limit of everything that it sends.
     pub rate: Option<RateValue>,
-    /// Defined options that its packets carry.
+    /// User-defined options that its packets carry.
     pub options: Vec<NamedData>,
-    /// What a proxied one stands for: an endpoint that exists and is not proxied itself.
+    /// Target of a proxied endpoint: an existing endpoint that is not proxied itself.
     pub target: Option<(IfName, IpAddr)>,
 }
 
 impl EndpointSpec {
-    /// What it is.
+    /// The type, with the default if none is configured.
     #[must_use]
     pub fn kind(&self) -> EndpointType {
         self.kind.unwrap_or_default()
     }
 
-    /// The words that make it.
+    /// Converts to the words that create it.
     #[must_use]
     pub fn words(&self, dev: &IfName, address: IpAddr) -> EndpointArgs {
         EndpointArgs {
@@ -246,7 +246,7 @@ impl DesiredState {
         }
     }
 
-    /// A proxied endpoint that stands for this one.
+    /// Finds a proxied endpoint whose target this is.
     fn proxy_of(&self, key: &(IfName, IpAddr)) -> Option<String> {
         let found = self
             .endpoints
@@ -255,7 +255,7 @@ impl DesiredState {
         found.map(|((dev, addr), _)| format!("endpoint \"{addr}\" dev {dev}"))
     }
 
-    /// Refuses where an endpoint of another link stands for one of this link.
+    /// Refuses if a proxied endpoint of another link has its target on this link.
     pub(super) fn no_proxy_leads_to(&self, link: &IfName) -> Result<(), Refusal> {
         let leads = |(dev, target): (&IfName, &EndpointSpec)| {
             dev != link && target.target.as_ref().is_some_and(|(on, _)| on == link)

@@ -1,4 +1,4 @@
-//! Ethernet links: what they have that others have not, and their forwarding table.
+//! Ethernet links: their specific settings, and static FDB entries.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use crate::config::args::{ChangeVerb, FdbArgs, LinkArgs};
 use crate::config::value::{FdbMac, IfName, ModeValue};
 use crate::refusal::Refusal;
 
-/// The hosts of a MAC address: one for a station, any number for a group.
+/// Static FDB entry: one host for a station, any number for a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FdbSpec {
     /// At least one.
@@ -20,7 +20,7 @@ pub struct FdbSpec {
 }
 
 impl FdbSpec {
-    /// The words that make it.
+    /// Converts to the words that create it.
     #[must_use]
     pub fn words(&self, dev: &IfName, mac: Mac) -> FdbArgs {
         FdbArgs {
@@ -31,16 +31,16 @@ impl FdbSpec {
     }
 }
 
-/// What an Ethernet link does with MAC addresses.
+/// MAC learning settings of an Ethernet link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BridgingSpec {
-    /// Whether they are learned from frames.
+    /// Whether addresses are learned from frames.
     pub learning: bool,
-    /// How long one is known that was not seen, in seconds; 0 is for ever.
+    /// Ageing time in seconds; 0 means never.
     pub ageing: u32,
-    /// How many are known at most.
+    /// Maximum number of learned addresses.
     pub max_addresses: u32,
-    /// How many frames a second may be sent to everybody; 0 is as many as come.
+    /// Maximum number of flooded frames per second; 0 means unlimited.
     pub flood_rate: u32,
 }
 
@@ -56,7 +56,7 @@ impl Default for BridgingSpec {
 }
 
 impl BridgingSpec {
-    /// Takes over what the words say of it.
+    /// Applies the settings that the words contain.
     pub(super) fn overwrite(&mut self, words: &LinkArgs) {
         super::put(&mut self.learning, words.learning);
         super::put(&mut self.ageing, words.ageing);
@@ -66,7 +66,7 @@ impl BridgingSpec {
 }
 
 impl DesiredState {
-    /// Whether the mode of a link suits what is said of it.
+    /// Checks that the settings suit the link's mode.
     pub(super) fn check_mode(&self, link: &LinkSpec, words: &LinkArgs) -> Result<(), Refusal> {
         let name = &link.name;
         if link.mode == ModeValue::Ethernet {
@@ -95,7 +95,7 @@ impl DesiredState {
         }
     }
 
-    /// An Ethernet link sends by MAC address, so what is behind a prefix or on several hosts has no meaning there.
+    /// Ethernet links forward by MAC address, so routes and endpoints on several hosts mean nothing there.
     pub(super) fn check_endpoint_mode(
         &self,
         object: &str,
@@ -139,7 +139,7 @@ impl DesiredState {
         }
         let key = (dev.clone(), mac.0);
         let there = self.fdb.get(&key);
-        // Hosts are appended to a list, as "bridge fdb append" does.
+        // Adding appends hosts to a list, as `bridge fdb append` does.
         let appends = verb == ChangeVerb::Add && mac.is_list();
         let names = self.fdb_of(dev).map(|(mac, _)| FdbMac(mac));
         presence(
@@ -170,7 +170,7 @@ impl DesiredState {
         Ok(())
     }
 
-    /// Nobody else is where the link itself or an endpoint is.
+    /// Checks that the address belongs neither to the link itself nor to an endpoint.
     fn check_owner(&self, object: &str, link: &LinkSpec, mac: Mac) -> Result<(), Refusal> {
         let own = link.lladdr == Some(mac);
         let mut endpoints = self.endpoints_of(&link.name);
@@ -186,14 +186,14 @@ impl DesiredState {
         ))
     }
 
-    /// MAC address and hosts of each entry of a link.
+    /// Static FDB entries of a link, by MAC address.
     pub fn fdb_of(&self, link: &IfName) -> impl Iterator<Item = (Mac, &FdbSpec)> {
         let rest = self.fdb.range((link.clone(), Mac::default())..);
         rest.take_while(move |((dev, _), _)| dev == link)
             .map(|((_, mac), entry)| (*mac, entry))
     }
 
-    /// Hosts that get what is for everybody on an Ethernet link: its remote, and those of the entry of all zeros.
+    /// Hosts to flood to on an Ethernet link: its remote, and those of the all-zeros entry.
     #[must_use]
     pub fn flood_list(&self, link: &LinkSpec) -> Vec<IpAddr> {
         let listed = self.fdb.get(&(link.name.clone(), Mac::default()));

@@ -1,4 +1,4 @@
-//! Links: what they are made of, and which of them can be together.
+//! Links: their settings, and which of them can coexist.
 
 use std::net::IpAddr;
 
@@ -17,64 +17,64 @@ use crate::config::value::{
 };
 use crate::refusal::{Refusal, RefusalCause};
 
-/// A link, every value decided.
+/// A link with every setting resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkSpec {
-    /// The interface's name.
+    /// Name of the interface.
     pub name: IfName,
-    /// How its packets are wrapped.
+    /// Encapsulation of its packets.
     pub encapsulation: Encapsulation,
-    /// What its interface is.
+    /// Mode of the interface.
     pub mode: ModeValue,
-    /// What it does with MAC addresses; in mode ethernet.
+    /// MAC learning settings, for mode ethernet.
     pub bridging: BridgingSpec,
-    /// What its datagrams carry.
+    /// What the encapsulation carries.
     pub inner: InnerProtocol,
-    /// Its own MAC address, where somebody chose it.
+    /// Configured MAC address, if any.
     pub lladdr: Option<Mac>,
-    /// The VPC's id.
+    /// VNI of the VPC.
     pub vni: Vni,
-    /// The default route's host.
+    /// Host of the default route.
     pub remote: Option<IpAddr>,
-    /// The outer source address.
+    /// Outer source address.
     pub local: Option<IpAddr>,
-    /// The UDP port that is sent to and listened on.
+    /// UDP port to send to and listen on.
     pub port: u16,
-    /// The outer TTL.
+    /// Outer TTL.
     pub ttl: Ttl,
-    /// The outer DSCP.
+    /// Outer DSCP.
     pub tos: Tos,
-    /// The outer DF bit.
+    /// Outer DF bit.
     pub df: Df,
-    /// Whether a UDP checksum is sent over IPv4.
+    /// Whether to send UDP checksums over IPv4.
     pub udp_csum: bool,
-    /// Whether the UDP checksum over IPv6 is left zero.
+    /// Whether to send zero UDP checksums over IPv6.
     pub udp6_zero_csum_tx: bool,
-    /// Whether a zero UDP checksum is accepted over IPv6.
+    /// Whether to accept zero UDP checksums over IPv6.
     pub udp6_zero_csum_rx: bool,
-    /// The UDP source ports.
+    /// Range of UDP source ports.
     pub srcport: PortRange,
     /// Who finishes what it sends.
     pub segmentation: LinkSegmentation,
-    /// The inner MTU, or that it is computed.
+    /// Inner MTU: a number, or computed.
     pub mtu: MtuValue,
     /// Addresses of the interface.
     pub addresses: Vec<IpNet>,
-    /// Prefixes that live behind the interface, besides them.
+    /// Further prefixes behind the interface.
     pub allowed: Vec<IpNet>,
-    /// The network namespace of the interface; `None` is the daemon's.
+    /// Network namespace of the interface; `None` is the daemon's.
     pub netns: Option<String>,
-    /// What happens to an incoming flow that no rule decides.
+    /// Default action for incoming flows that no rule matches.
     pub ingress: DefaultAction,
-    /// What happens to an outgoing flow that no rule decides.
+    /// Default action for outgoing flows that no rule matches.
     pub egress: DefaultAction,
-    /// Whether receivers may do without understanding the label option.
+    /// Whether the label option is critical to receivers.
     pub labels: LabelsUse,
-    /// Defined options that every packet carries.
+    /// User-defined options that every packet carries.
     pub options: Vec<NamedData>,
-    /// The rate of everything that the link sends.
+    /// Rate limit of everything that the link sends.
     pub rate: Option<RateValue>,
-    /// How much may pass at once; only with a rate.
+    /// Burst; only with a rate.
     pub burst: Option<SizeValue>,
     /// Whether the interface is up.
     pub up: bool,
@@ -150,14 +150,14 @@ impl DesiredState {
         overwrite(&mut link, words);
         self.check_link(&link, words)?;
         let was = self.put_link(link);
-        // What is on the link names hosts and addresses that have to suit these.
+        // Objects of the link name hosts and addresses that must suit these settings.
         if words.local.is_some() || words.inner.is_some() {
             self.keep_if_whole(&words.name, was)?;
         }
         Ok(())
     }
 
-    /// Whether a link as these words make it can take the place of itself with other settings.
+    /// Checks whether the link could be replaced by one made of these words.
     pub(super) fn check_reset(&self, words: &LinkArgs) -> Result<(), Refusal> {
         let link = self.link(&words.name)?;
         let kind = words.kind.unwrap_or_default();
@@ -169,7 +169,7 @@ impl DesiredState {
         )
     }
 
-    /// Adds an address to those of a link, or takes one away.
+    /// Adds an address to a link, or removes one.
     pub(super) fn change_address(
         &mut self,
         verb: ChangeVerb,
@@ -205,7 +205,7 @@ impl DesiredState {
         Ok(())
     }
 
-    /// A link that has nothing of the one before it but what is on it, or a new one.
+    /// Creates a link, or replaces its settings and keeps the objects on it.
     pub(super) fn replace_link(&mut self, words: &LinkArgs) -> Result<(), Refusal> {
         let was = self.take_link(&words.name);
         match self.add_link(words) {
@@ -217,7 +217,7 @@ impl DesiredState {
         }
     }
 
-    /// Puts the link back as it was if something on it does not suit the new one.
+    /// Restores the previous link if an object on it does not suit the new one.
     fn keep_if_whole(&mut self, name: &IfName, was: Option<LinkSpec>) -> Result<(), Refusal> {
         self.is_whole().inspect_err(|_| match was {
             Some(link) => drop(self.put_link(link)),
@@ -247,7 +247,7 @@ impl DesiredState {
         self.check_encapsulation(link)?;
         self.check_mode(link, words)?;
         check_allowed(link)?;
-        // The kernel lets datagrams without a checksum through for a socket, not for a VNI.
+        // The kernel accepts datagrams without a checksum by socket, not by VNI.
         let differs = self.other_on_port(link);
         let differs = differs.filter(|other| other.udp6_zero_csum_rx != link.udp6_zero_csum_rx);
         if let Some(other) = differs {
@@ -337,7 +337,7 @@ impl DesiredState {
 }
 
 impl LinkSpec {
-    /// The words that make this link, every one of them.
+    /// Converts to the words that create the link, all of them.
     #[must_use]
     pub fn words(&self) -> LinkArgs {
         let bridging = (self.mode == ModeValue::Ethernet).then_some(self.bridging);
@@ -378,7 +378,7 @@ impl LinkSpec {
     }
 }
 
-/// What is said to live behind a link must be something that can.
+/// Checks that the allowed prefixes can be behind the link.
 fn check_allowed(link: &LinkSpec) -> Result<(), Refusal> {
     let name = &link.name;
     if link.mode == ModeValue::Ethernet && !link.allowed.is_empty() {
@@ -416,7 +416,7 @@ fn check_allowed(link: &LinkSpec) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Refuses to change what a link cannot change.
+/// Refuses changes of settings that are fixed for the life of a link.
 fn fixed(name: &IfName, netns: bool, kind: bool, mode: bool) -> Result<(), Refusal> {
     let changes = [
         (netns, "network namespace", "netns"),
@@ -476,7 +476,7 @@ pub(super) fn same_family(name: &IfName, local: IpAddr, other: IpAddr) -> Result
     ))
 }
 
-/// Puts what is named of a rate and its burst, which does not outlive it.
+/// Sets rate and burst as named; removing the rate removes the burst.
 pub(super) fn limit(
     (rate, burst): (&mut Option<RateValue>, &mut Option<SizeValue>),
     (new_rate, new_burst): (Option<OrNone<RateValue>>, Option<OrNone<SizeValue>>),
@@ -488,7 +488,7 @@ pub(super) fn limit(
     put(burst, new_burst.map(OrNone::value));
 }
 
-/// A burst is what a rate may exceed.
+/// Refuses a burst without a rate.
 pub(super) fn burst_needs_rate(
     object: &str,
     rate: Option<RateValue>,

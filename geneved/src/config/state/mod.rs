@@ -1,4 +1,4 @@
-//! The desired state: validated objects that fit together.
+//! The desired state: validated, mutually consistent objects.
 //!
 //! [`DesiredState::apply`] is the only way in, for a line of a file as for a command at run time, so both
 //! obey the same rules and meet the same words of refusal. What must be done to get from one state
@@ -41,33 +41,33 @@ use super::shared_map::SharedMap;
 use super::value::{IfName, ObjectName, OptionClassValue};
 use crate::refusal::{Refusal, RefusalCause};
 
-/// The most objects of which it is said that they are few.
+/// Up to this many objects are processed inline.
 const FEW_DESIRED: usize = 256;
 
-/// What the objects rest on: settings of the daemon that do not change while it runs.
+/// Daemon settings that objects depend on; they do not change while it runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fabric {
-    /// Whether there is a secret, without which nothing may use labels.
+    /// Whether there is a secret, which labels need.
     pub secret: bool,
-    /// The class of geneved's own options.
+    /// Class of geneved's own options.
     pub option_class: OptionClassValue,
 }
 
-/// Everything that is configured. Objects of a link are sorted by link, then by their own key. A clone shares all of them
-/// until one of both is changed.
+/// All configured objects. Objects of a link are sorted by link, then by their own key. Clones share the objects
+/// until one of them is changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DesiredState {
-    /// What all of it rests on.
+    /// Daemon settings that the objects depend on.
     pub fabric: Fabric,
-    /// Options that were defined, by name.
+    /// User-defined options by name.
     pub options: SharedMap<ObjectName, DefinedOption>,
-    /// Links by name. Put and taken by `put_link` and `take_link` only.
+    /// Links by name. Modified only by `put_link` and `take_link`.
     pub links: SharedMap<IfName, LinkSpec>,
-    /// The names of links by port and VNI, so that a new one is not compared with all.
+    /// Index of links by port and VNI, so that a new link need not be compared with all others.
     pub(super) by_port: SharedMap<(u16, u32), IfName>,
     /// Routes by prefix.
     pub routes: SharedMap<(IfName, IpNet), RouteSpec>,
-    /// Hosts by MAC address, on Ethernet links.
+    /// Static FDB entries by MAC address, on Ethernet links.
     pub fdb: SharedMap<(IfName, Mac), FdbSpec>,
     /// Classes by name.
     pub classes: SharedMap<(IfName, ObjectName), ClassSpec>,
@@ -82,7 +82,7 @@ pub struct DesiredState {
 }
 
 impl DesiredState {
-    /// Nothing, on this fabric.
+    /// Creates an empty state.
     #[must_use]
     pub fn on(fabric: Fabric) -> Self {
         DesiredState {
@@ -91,10 +91,10 @@ impl DesiredState {
         }
     }
 
-    /// Makes one change.
+    /// Applies one change.
     ///
     /// # Errors
-    /// The change does not fit; the state is as before.
+    /// If the change does not fit; the state is then as before.
     pub fn apply(&mut self, change: &ObjectChange) -> Result<(), Refusal> {
         let verb = change.verb;
         let instead = match verb {
@@ -127,14 +127,14 @@ impl DesiredState {
         }
     }
 
-    /// Whether it is so much that looking through it takes long. With less a thread of its own costs more than it keeps
-    /// from others.
+    /// Whether the state is large enough that walking it takes long. Below that, starting a thread costs more than it
+    /// saves.
     #[must_use]
     pub fn is_long(&self) -> bool {
         self.objects() > FEW_DESIRED
     }
 
-    /// How many objects there are of this link.
+    /// Number of objects that belong to this link.
     #[must_use]
     pub fn objects_of(&self, link: &IfName) -> usize {
         self.routes_of(link).count()
@@ -145,7 +145,7 @@ impl DesiredState {
             + self.fdb_of(link).count()
     }
 
-    /// How many objects there are.
+    /// Number of all objects.
     fn objects(&self) -> usize {
         let of_links = [
             self.routes.len(),
@@ -159,10 +159,10 @@ impl DesiredState {
         self.options.len() + self.links.len() + of_links.iter().sum::<usize>()
     }
 
-    /// The link of this name.
+    /// Looks up a link.
     ///
     /// # Errors
-    /// There is none.
+    /// If there is no link of this name.
     pub fn link(&self, name: &IfName) -> Result<&LinkSpec, Refusal> {
         self.links.get(name).ok_or_else(|| {
             let names: Vec<_> = self.links.keys().map(IfName::as_str).collect();
@@ -175,7 +175,7 @@ impl DesiredState {
         })
     }
 
-    /// Prefix and hosts of each route of a link.
+    /// Routes of a link, by prefix.
     pub fn routes_of(&self, link: &IfName) -> impl Iterator<Item = (IpNet, &RouteSpec)> {
         let first = (link.clone(), IpNet::V4(Ipv4Net::default()));
         let rest = self.routes.range(first..);
@@ -183,7 +183,7 @@ impl DesiredState {
             .map(|((_, prefix), route)| (*prefix, route))
     }
 
-    /// Address and place of each endpoint of a link.
+    /// Endpoints of a link, by address.
     pub fn endpoints_of(&self, link: &IfName) -> impl Iterator<Item = (IpAddr, &EndpointSpec)> {
         let first = (link.clone(), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let rest = self.endpoints.range(first..);
@@ -191,27 +191,27 @@ impl DesiredState {
             .map(|((_, addr), endpoint)| (*addr, endpoint))
     }
 
-    /// Name and conditions of each rule of a link.
+    /// Rules of a link, by name.
     pub fn policies_of(&self, link: &IfName) -> impl Iterator<Item = (&ObjectName, &PolicySpec)> {
         named(&self.policies, link)
     }
 
-    /// Name and kind of each translation of a link.
+    /// NAT rules of a link, by name.
     pub fn nats_of(&self, link: &IfName) -> impl Iterator<Item = (&ObjectName, &NatSpec)> {
         named(&self.nats, link)
     }
 
-    /// Name and backends of each service of a link.
+    /// Services of a link, by name.
     pub fn services_of(&self, link: &IfName) -> impl Iterator<Item = (&ObjectName, &ServiceSpec)> {
         named(&self.services, link)
     }
 
-    /// Name and rate of each class of a link.
+    /// Classes of a link, by name.
     pub fn classes_of(&self, link: &IfName) -> impl Iterator<Item = (&ObjectName, &ClassSpec)> {
         named(&self.classes, link)
     }
 
-    /// Whether anything of this link needs the fabric's secret.
+    /// Whether any object of this link needs the fabric's secret.
     #[must_use]
     pub fn uses_labels(&self, link: &IfName) -> bool {
         self.endpoints_of(link).any(|(_, e)| e.labels.is_some())
@@ -247,7 +247,7 @@ impl DesiredState {
             })
     }
 
-    /// Whether every object still suits the links, one of which has changed.
+    /// Checks that every object is still valid after a link has changed.
     fn is_whole(&self) -> Result<(), Refusal> {
         let mut again = DesiredState::on(self.fabric);
         self.changes()
@@ -255,7 +255,7 @@ impl DesiredState {
             .try_for_each(|change| again.apply(change))
     }
 
-    /// Every object in the words that make it again, in an order in which each finds what it names.
+    /// Changes that recreate every object, ordered so that references resolve.
     #[must_use]
     pub fn changes(&self) -> Vec<ObjectChange> {
         let add = ChangeVerb::Add;
@@ -306,8 +306,8 @@ fn put<T>(into: &mut T, value: Option<T>) {
     }
 }
 
-/// Refuses a change that needs the object there, or not there. `kind` is the command line's word for it, `names` are
-/// those of its kind that are there.
+/// Refuses a change that needs the object to exist, or not to exist. `kind` is the command line's word for it;
+/// `names` are the existing objects of that kind.
 fn presence<N: ToString>(
     verb: ChangeVerb,
     there: bool,
@@ -329,7 +329,7 @@ fn presence<N: ToString>(
     }
 }
 
-/// That an object is not there, with the one that may be meant.
+/// Refusal for a missing object, which suggests the nearest existing name.
 #[must_use]
 pub fn absent(object: &str, name: &str, names: &[String], kind: &str) -> Refusal {
     let hint = match nearest(name, names.iter().map(String::as_str)) {
@@ -340,7 +340,7 @@ pub fn absent(object: &str, name: &str, names: &[String], kind: &str) -> Refusal
         .because(RefusalCause::Missing(name.to_owned()))
 }
 
-/// The words that make an object: with `set` those that it has, but for what is named.
+/// Completes the words of a `set` with the existing values; other verbs take the words as they are.
 fn whole<W: Serialize + DeserializeOwned>(verb: ChangeVerb, has: Option<W>, words: W) -> W {
     let (ChangeVerb::Set, Some(has)) = (verb, has) else {
         return words;
@@ -353,7 +353,7 @@ fn whole<W: Serialize + DeserializeOwned>(verb: ChangeVerb, has: Option<W>, word
     serde_json::from_value(all).expect("what is named is of the same type")
 }
 
-/// What must be named to make an object.
+/// Refuses if a required word is missing.
 fn required<T>(object: &str, word: &str, value: Option<T>) -> Result<T, Refusal> {
     value.ok_or_else(|| {
         Refusal::new(

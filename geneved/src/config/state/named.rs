@@ -1,7 +1,7 @@
-//! What a change says of an object that is there: words that must be so before it is deleted, hosts that
-//! are taken away one by one, and settings that are taken away by `none`.
+//! Partial changes of existing objects: words that must match before a deletion, hosts removed one by one, and
+//! settings reset by `none`.
 //!
-//! All of it compares words with words, so that it is the same for every kind of object.
+//! Compares words with words, so that it works alike for every kind of object.
 
 use serde_json::{Map, Value};
 
@@ -11,7 +11,7 @@ use crate::refusal::Refusal;
 
 type WordMap = Map<String, Value>;
 
-/// The key of the list whose members can be taken away one by one, by kind of object.
+/// Key of the list whose members can be removed one by one, by kind of object.
 fn members(kind: &str) -> Option<&'static str> {
     match kind {
         "route" => Some("via"),
@@ -22,7 +22,7 @@ fn members(kind: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether these words say what holds where nothing is said.
+/// Whether a value is the default.
 fn is_usual(value: &Value) -> bool {
     match value {
         Value::Bool(on) => !on,
@@ -32,7 +32,7 @@ fn is_usual(value: &Value) -> bool {
     }
 }
 
-/// Whether all that is said of a member of a list is so.
+/// Whether every named property of a list member matches.
 fn is_so(named: &Value, has: &Value) -> bool {
     match (named, has) {
         (Value::Object(named), Value::Object(has)) => {
@@ -65,7 +65,7 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// The object of a change: its kind, as the change has it, and its words.
+/// Splits a change into its kind, as serialized, and its words.
 fn parts(change: &ObjectChange) -> (String, WordMap) {
     let all = serde_json::to_value(change).expect("words have a form in JSON");
     let Value::Object(all) = all else {
@@ -78,7 +78,7 @@ fn parts(change: &ObjectChange) -> (String, WordMap) {
     all.into_iter().find_map(body).unwrap_or_default()
 }
 
-/// The change that makes an object of these words.
+/// Builds a change from words.
 fn change(
     verb: ChangeVerb,
     kind: &str,
@@ -89,10 +89,10 @@ fn change(
         .map_err(|error| Refusal::new(format!("{object}: {error}"), ""))
 }
 
-/// What names the object of these words.
+/// Title of the object in messages.
 fn title(kind: &str, words: &WordMap) -> String {
     let identity = ["name", "prefix", "address", "mac"];
-    // A link has addresses, too.
+    // Links have addresses too, so the order matters.
     let name = identity
         .iter()
         .find_map(|key| words.get(*key).filter(|value| value.is_string()));
@@ -108,12 +108,12 @@ fn title(kind: &str, words: &WordMap) -> String {
 }
 
 impl DesiredState {
-    /// The object that a change is about as it is, every value decided; `None` where there is none.
+    /// The object of a change with all values resolved; `None` if there is none.
     fn words_of(&self, change: &ObjectChange) -> Option<ObjectChange> {
         let verb = change.verb;
         Some(match change.subject()? {
             ObjectArgs::Link(w) => ObjectChange::link(verb, self.links.get(&w.name)?.words()),
-            // It is nothing but its name.
+            // An address has no properties besides its name.
             ObjectArgs::Address(_) => return None,
             ObjectArgs::Route(w) => {
                 let route = self.routes.get(&(w.dev.clone(), w.prefix.0))?;
@@ -154,7 +154,7 @@ impl DesiredState {
         })
     }
 
-    /// The words of a change, with what they leave out where that has one meaning only.
+    /// The words of a change, with unambiguous omissions filled in.
     fn spelled_out(&self, change: &ObjectChange) -> (String, WordMap) {
         let mut change = change.clone();
         if let Some(words) = &mut change.service {
@@ -172,13 +172,12 @@ impl DesiredState {
         parts(&change)
     }
 
-    /// What is to be deleted, where all that is named is so: the change that leaves the other hosts or backends, or
-    /// `None` where the whole object goes.
+    /// Returns the change that leaves the other hosts or backends, or `None` if the whole object is deleted.
     ///
     /// # Errors
-    /// Something that is named is not so.
+    /// If something that is named does not match.
     pub(super) fn removal(&self, del: &ObjectChange) -> Result<Option<ObjectChange>, Refusal> {
-        // That there is none is for the object itself to say.
+        // The object's own code reports that it does not exist.
         let Some(has) = self.words_of(del) else {
             return Ok(None);
         };
@@ -242,10 +241,11 @@ impl DesiredState {
         }
     }
 
-    /// A `set` that takes settings away as the `replace` that does it: what is there, without them, with what is named.
+    /// Converts a `set` that resets settings to a `replace` with the existing words, without the reset ones, plus
+    /// those named.
     ///
     /// # Errors
-    /// There is no such setting, or the object is none without it.
+    /// If there is no such setting, or the object cannot exist without it.
     pub(super) fn without(&self, set: &ObjectChange) -> Result<Option<ObjectChange>, Refusal> {
         if set.none.is_empty() || set.verb == ChangeVerb::Del {
             return Ok(None);
@@ -270,7 +270,7 @@ impl DesiredState {
         }
         let has = match set.verb {
             ChangeVerb::Set => self.words_of(set),
-            // Nothing is there yet that could be taken away.
+            // There is no existing setting to reset.
             ChangeVerb::Add | ChangeVerb::Replace | ChangeVerb::Del => None,
         };
         let Some(has) = has else {
@@ -280,7 +280,7 @@ impl DesiredState {
         for key in &none {
             all.remove(key);
         }
-        // What is named of these takes the place of all of them.
+        // Naming any of these replaces all of them.
         let place = ["host", "local"];
         if place.iter().any(|key| named.contains_key(*key)) {
             place.iter().for_each(|key| drop(all.remove(*key)));

@@ -1,4 +1,4 @@
-//! Translations, and which of them can be together.
+//! NAT rules, and which of them can coexist.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -11,40 +11,40 @@ use crate::config::value::{
 };
 use crate::refusal::Refusal;
 
-/// A translation; all its addresses are of one family.
+/// A NAT rule; all its addresses are of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NatSpec {
-    /// Sources in `from` become an address of `source`.
+    /// Source NAT: sources in `from` are rewritten to an address of `source`.
     Snat {
-        /// The sources.
+        /// Prefix of the sources.
         from: IpNet,
-        /// The pool.
+        /// Address pool.
         source: AddrRange,
-        /// The ports that are handed out.
+        /// Range of ports to allocate from.
         ports: PortRange,
     },
-    /// The destination `to` becomes `target`.
+    /// Destination NAT: the destination `to` is rewritten to `target`.
     Dnat {
-        /// The destination.
+        /// Destination to match.
         to: IpAddr,
-        /// Only this port of this protocol, TCP or UDP.
+        /// Protocol, TCP or UDP, and port to match.
         port: Option<(ProtocolValue, u16)>,
-        /// What it becomes.
+        /// New destination.
         target: IpAddr,
-        /// What the port becomes, if it changes; only with `port`.
+        /// New port, if it changes; only with `port`.
         target_port: Option<u16>,
     },
-    /// One address for one, both ways.
+    /// One-to-one NAT, in both directions.
     Static {
-        /// In the VPC.
+        /// Address in the VPC.
         inside: IpAddr,
-        /// Outside of it.
+        /// Address outside of it.
         outside: IpAddr,
     },
 }
 
 impl NatSpec {
-    /// The words that make it.
+    /// Converts to the words that create it.
     #[must_use]
     pub fn words(&self, dev: &IfName, name: &ObjectName) -> NatArgs {
         let words = NatArgs {
@@ -168,9 +168,9 @@ impl NatSpec {
         }
     }
 
-    /// What this one wants outside of the VPC and the other has, if ports of an address are in both.
+    /// Outside addresses that both rules claim, if ports of an address are in both.
     fn contends(&self, theirs: &NatSpec) -> Option<AddrRange> {
-        // Whoever has a whole address has every port of it.
+        // A rule with a whole address owns all its ports.
         let whole = |nat: &NatSpec| match nat {
             NatSpec::Static { outside, .. } => Some(*outside),
             NatSpec::Dnat { to, port: None, .. } => Some(*to),
@@ -201,7 +201,7 @@ impl NatSpec {
         }
     }
 
-    /// What both would decide, if it is the same thing.
+    /// What both rules would translate, if they overlap.
     fn clash(&self, other: &NatSpec) -> Option<String> {
         match (self, other) {
             (NatSpec::Snat { from, .. }, NatSpec::Snat { from: theirs, .. }) if from == theirs => {
@@ -228,7 +228,7 @@ impl NatSpec {
     }
 }
 
-/// The port of a destination: both of its words or none.
+/// Parses the destination port: protocol and port, or neither.
 fn port(object: &str, words: &NatArgs) -> Result<Option<(ProtocolValue, u16)>, Refusal> {
     match (words.proto, words.dport) {
         (None, None) => Ok(None),
@@ -248,7 +248,7 @@ fn port(object: &str, words: &NatArgs) -> Result<Option<(ProtocolValue, u16)>, R
     }
 }
 
-/// Refuses words of another kind of translation.
+/// Refuses words that belong to another kind of NAT rule.
 fn only(object: &str, kind: NatKind, words: &NatArgs) -> Result<(), Refusal> {
     let given = [
         ("from", NatKind::Snat, words.from.is_some()),
@@ -293,7 +293,7 @@ impl DesiredState {
                 ));
             }
         }
-        // Two VPCs may have the same addresses inside; outside there is one world.
+        // Inside addresses may overlap between VPCs; outside addresses are shared by all.
         for ((owner, other), theirs) in self.nats.iter().filter(|(other, _)| **other != key) {
             if let Some(range) = nat.contends(theirs) {
                 return Err(Refusal::new(

@@ -1,11 +1,11 @@
-//! Suggestions for words that were mistyped.
+//! Suggestions for mistyped words.
 
 use strsim::osa_distance;
 
-/// Letters of a word that are compared at most: who sends a longer one pays no more for it.
+/// Maximum number of letters to compare, which bounds the cost of long words.
 const MAX_COMPARED: usize = 64;
 
-/// The candidate that is nearest to a word that was mistyped, if one is near enough.
+/// Finds the candidate nearest to a mistyped word, if one is near enough.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let typed = beginning(word);
     candidates
@@ -16,7 +16,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
-/// The beginning of a word.
+/// Prefix of a word that is compared.
 fn beginning(word: &str) -> &str {
     match word.char_indices().nth(MAX_COMPARED) {
         Some((at, _)) => &word[..at],

@@ -1,4 +1,4 @@
-//! Options that users define, and where they are attached.
+//! User-defined options, and where they are attached.
 
 use libgeneve::wire::option::{OPTION_HEADER_LEN, OptionClass, OptionType};
 
@@ -7,25 +7,25 @@ use crate::config::args::{ChangeVerb, OptionArgs};
 use crate::config::value::{NONE_WORD, NamedData, ObjectName, OptionClassValue, OptionTypeValue};
 use crate::refusal::{Refusal, RefusalCause};
 
-/// How many options may be defined: what the counters have room for beside geneved's own.
+/// Maximum number of defined options: the room that counters have beside geneved's own.
 pub const MAX_DEFINED_OPTIONS: usize = 28;
-/// What defined options may take of a header, in bytes with their own headers: 252 less the room
-/// that geneved's options need when an endpoint has all the labels that it may have.
+/// Maximum size of attached options in bytes, with their headers: 252 less what geneved's own options need for an
+/// endpoint with the maximum number of labels.
 pub const MAX_ATTACHED: usize = 88;
 
-/// An option that was given a name.
+/// Definition of a named option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DefinedOption {
-    /// The name space of the type.
+    /// Option class, the namespace of the type.
     pub class: OptionClass,
-    /// The type with its critical bit.
+    /// Option type with its critical bit.
     pub kind: OptionType,
     /// Bytes of data: a multiple of 4, at most 124.
     pub len: u8,
 }
 
 impl DefinedOption {
-    /// The words that make it.
+    /// Converts to the words that create it.
     #[must_use]
     pub fn words(&self, name: &ObjectName) -> OptionArgs {
         OptionArgs {
@@ -122,7 +122,7 @@ impl DesiredState {
             .or_else(|| endpoint.map(|((dev, addr), _)| format!("endpoint \"{addr}\" dev {dev}")))
     }
 
-    /// Whether options that are attached are defined and of their length.
+    /// Checks that attached options are defined and have the defined length.
     pub(super) fn check_options(&self, object: &str, options: &[NamedData]) -> Result<(), Refusal> {
         for NamedData { name, data } in options {
             let Some(defined) = self.options.get(name) else {
@@ -152,7 +152,7 @@ impl DesiredState {
     }
 }
 
-/// Bytes of these options in a header.
+/// Size of these options in a header, in bytes.
 #[must_use]
 pub fn size(options: &[NamedData]) -> usize {
     options

@@ -10,15 +10,15 @@ use crate::config::value::{
 };
 use crate::refusal::Refusal;
 
-/// Where a rule stands unless it says so.
+/// Default preference of a rule.
 pub const DEFAULT_PREF: u32 = 100;
 
-/// A rule. What is absent does not matter to it.
+/// A rule. Absent fields match everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicySpec {
-    /// The side of the link.
+    /// Direction of the flows, as seen by the link.
     pub direction: DirectionValue,
-    /// Rules with a lower one are asked first.
+    /// Preference; lower ones are evaluated first.
     pub pref: u32,
     /// The source.
     pub from: RulePeerValue,
@@ -26,26 +26,26 @@ pub struct PolicySpec {
     pub to: RulePeerValue,
     /// The protocol.
     pub proto: Option<ProtocolValue>,
-    /// The source ports; only of TCP and UDP.
+    /// Source ports; only for TCP and UDP.
     pub sport: Option<PortListValue>,
-    /// The destination ports; only of TCP and UDP.
+    /// Destination ports; only for TCP and UDP.
     pub dport: Option<PortListValue>,
-    /// The ICMP type and perhaps code; only of ICMP or of no protocol.
+    /// ICMP type and optional code; only with ICMP or without a protocol.
     pub icmp: Option<IcmpValue>,
-    /// What an option of the packet must be.
+    /// Required value of an option in the packet.
     pub option: Option<OptionMatchValue>,
-    /// What the destination must be.
+    /// Required endpoint type of the destination.
     pub endpoint_type: Option<EndpointType>,
-    /// What is done.
+    /// Action of the rule.
     pub action: RuleAction,
-    /// Whether its flows are reported.
+    /// Whether its flows are logged.
     pub log: bool,
-    /// The class of its flows, one of its link.
+    /// Class of its flows; belongs to the same link.
     pub class: Option<ObjectName>,
 }
 
 impl PolicySpec {
-    /// Whether it asks for labels.
+    /// Whether it selects by labels.
     #[must_use]
     pub fn has_selector(&self) -> bool {
         [&self.from, &self.to]
@@ -53,7 +53,7 @@ impl PolicySpec {
             .any(|who| matches!(who, RulePeerValue::Selector(_)))
     }
 
-    /// The words that make it.
+    /// Converts to the words that create it.
     #[must_use]
     pub fn words(&self, dev: &IfName, name: &ObjectName) -> PolicyArgs {
         let who = |who: &RulePeerValue| (*who != RulePeerValue::Any).then(|| who.clone());

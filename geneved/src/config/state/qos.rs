@@ -1,4 +1,4 @@
-//! Classes: what flows share and how they are marked.
+//! Classes: shared rates and DSCP marking of flows.
 
 use super::link::{burst_needs_rate, limit};
 use super::{DesiredState, presence, put, required};
@@ -11,18 +11,18 @@ use crate::refusal::Refusal;
 /// A class of service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClassSpec {
-    /// Its number on the wire, unique on its link.
+    /// ID on the wire, unique on its link.
     pub id: u8,
-    /// The rate that its flows share.
+    /// Rate that its flows share.
     pub rate: Option<RateValue>,
-    /// How much may pass at once; only with a rate.
+    /// Burst; only with a rate.
     pub burst: Option<SizeValue>,
-    /// The outer code point.
+    /// Outer DSCP.
     pub dscp: Option<DscpValue>,
 }
 
 impl ClassSpec {
-    /// The words that make it.
+    /// Converts to the words that create it.
     #[must_use]
     pub fn words(&self, dev: &IfName, name: &ObjectName) -> QosArgs {
         QosArgs {

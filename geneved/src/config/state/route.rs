@@ -11,17 +11,17 @@ use crate::config::args::{ChangeVerb, RouteArgs};
 use crate::config::value::{EndpointTypeValue, IfName, PrefixValue, tunnel_address};
 use crate::refusal::Refusal;
 
-/// Where a prefix is.
+/// A route to a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteSpec {
-    /// Its hosts, at least one.
+    /// Hosts of the prefix, at least one.
     pub hosts: Vec<IpAddr>,
-    /// `Simple`, or `Gateway` where the prefix is outside of the VPC.
+    /// `Simple`, or `Gateway` if the prefix is outside of the VPC.
     pub kind: EndpointType,
 }
 
 impl RouteSpec {
-    /// The words that make it.
+    /// Converts to the words that create it.
     #[must_use]
     pub fn words(&self, dev: &IfName, prefix: IpNet) -> RouteArgs {
         RouteArgs {

@@ -1,4 +1,4 @@
-//! Services: virtual addresses and who serves them.
+//! Services: virtual addresses with their backends.
 
 use std::net::IpAddr;
 
@@ -9,38 +9,38 @@ use crate::config::value::{
 };
 use crate::refusal::Refusal;
 
-/// How many backends a service may have.
+/// Maximum number of backends of a service.
 pub const MAX_BACKENDS: usize = 1024;
 
-/// A virtual address with its backends; all are of one family.
+/// A service; all its addresses are of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceSpec {
-    /// The address that clients ask for.
+    /// Virtual address that clients connect to.
     pub vip: IpAddr,
     /// TCP or UDP.
     pub proto: ProtocolValue,
-    /// The port that clients ask for.
+    /// Port that clients connect to.
     pub port: u16,
-    /// Who serves: at least one, each address and port once.
+    /// Backends: at least one, each address and port once.
     pub backends: Vec<BackendArgs>,
-    /// What keeps a client at its backend.
+    /// Session affinity.
     pub affinity: AffinityValue,
-    /// How backends are watched.
+    /// Health check of the backends.
     pub check: CheckValue,
-    /// How often, and what makes a difference.
+    /// Timing and thresholds of the health check.
     pub pace: CheckTiming,
 }
 
-/// How often a backend is checked, and how many results in a row make a difference.
+/// Timing of health checks, and thresholds for a change of health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CheckTiming {
-    /// From the start of one check to the start of the next.
+    /// Time from the start of one check to the start of the next.
     pub interval: Seconds,
-    /// How long an answer may take; not more than `interval`.
+    /// Timeout of a check; not more than `interval`.
     pub timeout: Seconds,
-    /// So many answers in a row bring a backend back; at least 1.
+    /// Number of consecutive successes that bring a backend up; at least 1.
     pub rise: u8,
-    /// So many failures in a row put it out; at least 1.
+    /// Number of consecutive failures that take it down; at least 1.
     pub fall: u8,
 }
 
@@ -86,7 +86,7 @@ impl CheckTiming {
 }
 
 impl ServiceSpec {
-    /// Address, port and share of each backend.
+    /// Address, port and weight of each backend.
     pub fn targets(&self) -> impl Iterator<Item = (IpAddr, u16, u16)> {
         self.backends.iter().map(|b| {
             (
@@ -97,7 +97,7 @@ impl ServiceSpec {
         })
     }
 
-    /// The words that make it.
+    /// Converts to the words that create it.
     #[must_use]
     pub fn words(&self, dev: &IfName, name: &ObjectName) -> ServiceArgs {
         let checked = (self.check != CheckValue::None).then_some(self.pace);
@@ -231,7 +231,7 @@ impl DesiredState {
             }
         };
         service.check(&object)?;
-        // Who relays to a backend says in an option what the client asked for.
+        // A host that relays to a backend carries the client's original destination in an option.
         self.check_carried(dev, &object, "service")?;
         let paced = [words.interval, words.timeout].iter().any(Option::is_some)
             || [words.rise, words.fall].iter().any(Option::is_some);

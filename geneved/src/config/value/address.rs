@@ -22,7 +22,7 @@ impl PrefixValue {
     }
 }
 
-/// The complaint about a prefix of which only the length is wrong.
+/// Error for a prefix of which only the length is wrong.
 pub(super) fn wrong_length(text: &str) -> Option<ValueError> {
     let (address, _) = text.split_once('/')?;
     let (family, most) = match address.parse().ok()? {
@@ -58,7 +58,7 @@ impl fmt::Display for PrefixValue {
     }
 }
 
-/// `ADDR:PORT` that only this host can reach: of 127.0.0.0/8, or ::1.
+/// `ADDR:PORT` that only this host can reach: in 127.0.0.0/8, or ::1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoopbackAddr(pub SocketAddr);
 
@@ -82,7 +82,7 @@ impl fmt::Display for LoopbackAddr {
     }
 }
 
-/// The name of an interface: 1 to 15 bytes, without `/`, `:` or white space.
+/// Interface name: 1 to 15 bytes, without `/`, `:` or white space.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IfName(String);
 
@@ -113,7 +113,7 @@ impl fmt::Display for IfName {
     }
 }
 
-/// The name of a rule, a service, a class or an option: 1 to 63 letters, digits, `_`, `.`, `-`.
+/// Name of a rule, service, class or option: 1 to 63 letters, digits, `_`, `.`, `-`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName(String);
 
@@ -142,23 +142,23 @@ impl fmt::Display for ObjectName {
     }
 }
 
-/// `ADDR[-ADDR]`: addresses of one family, at most 65,536.
+/// `ADDR[-ADDR]`: range of addresses of one family, at most 65,536.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddrRange {
-    /// The lowest.
+    /// Lowest address.
     pub first: IpAddr,
-    /// The highest.
+    /// Highest address.
     pub last: IpAddr,
 }
 
 impl AddrRange {
-    /// Whether an address is in both.
+    /// Whether the ranges overlap.
     #[must_use]
     pub fn overlaps(&self, other: &AddrRange) -> bool {
         self.first <= other.last && other.first <= self.last
     }
 
-    /// Whether the address is in it.
+    /// Whether the range contains the address.
     #[must_use]
     pub fn contains(&self, addr: IpAddr) -> bool {
         (self.first..=self.last).contains(&addr)
@@ -206,7 +206,7 @@ impl fmt::Display for AddrRange {
     }
 }
 
-/// `ADDR[:PORT]`; an IPv6 address with a port stands in brackets.
+/// `ADDR[:PORT]`; an IPv6 address with a port is written in brackets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AddrPort {
     /// The address.
@@ -240,10 +240,10 @@ impl fmt::Display for AddrPort {
     }
 }
 
-/// Whether a tunnel can lead to this underlay address.
+/// Checks that an underlay address can be a tunnel endpoint.
 ///
 /// # Errors
-/// It is unspecified, loopback, multicast, broadcast or link-local.
+/// If it is unspecified, loopback, multicast, broadcast or link-local.
 pub fn tunnel_address(addr: IpAddr) -> Result<(), ValueError> {
     let broadcast = addr == IpAddr::V4(Ipv4Addr::BROADCAST);
     let mapped = matches!(addr, IpAddr::V6(a) if a.to_ipv4_mapped().is_some());
@@ -254,7 +254,7 @@ pub fn tunnel_address(addr: IpAddr) -> Result<(), ValueError> {
     } else if addr.is_multicast() || broadcast {
         wrong("a tunnel leads to one host, so its address must be unicast")
     } else if matches!(addr, IpAddr::V6(a) if a.is_unicast_link_local()) {
-        // It means something on one interface only (RFC 4007), and a tunnel names none.
+        // It is only meaningful on one interface (RFC 4007), and tunnels name none.
         wrong(
             "a link-local address needs an interface, which a tunnel does not name; use a global or unique local one",
         )
@@ -265,10 +265,10 @@ pub fn tunnel_address(addr: IpAddr) -> Result<(), ValueError> {
     }
 }
 
-/// Whether packets of a VPC may have this address; those with others are dropped.
+/// Checks that packets of a VPC may have this address; packets with other addresses are dropped.
 ///
 /// # Errors
-/// It is a loopback or an IPv4-mapped address.
+/// If it is a loopback or an IPv4-mapped address.
 pub fn overlay_address(addr: IpAddr) -> Result<(), ValueError> {
     let mapped = matches!(addr, IpAddr::V6(a) if a.to_ipv4_mapped().is_some());
     if addr.is_loopback() {
@@ -280,12 +280,12 @@ pub fn overlay_address(addr: IpAddr) -> Result<(), ValueError> {
     }
 }
 
-/// `ADDR[@LINK]`: an endpoint, on the link that is meant anyway unless another is named.
+/// `ADDR[@LINK]`: reference to an endpoint; the link defaults to that of the referring object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyTargetValue {
-    /// Its overlay address.
+    /// Overlay address of the endpoint.
     pub addr: IpAddr,
-    /// The link that it is on.
+    /// Link of the endpoint.
     pub dev: Option<IfName>,
 }
 

@@ -1,4 +1,4 @@
-//! Values of Ethernet links and of their forwarding table.
+//! Values of Ethernet links and their forwarding database.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,27 +10,27 @@ use super::{ValueError, as_word, one_of, wrong};
 as_word! { FdbMac }
 
 one_of! {
-    /// `mode { ip | ethernet }`: what the interface of a link is.
+    /// `mode { ip | ethernet }`: mode of a link's interface.
     ModeValue, "invalid mode: \"ip\" or \"ethernet\"", {
         /// A TUN interface: IP packets.
         Ip = "ip",
-        /// A TAP interface: Ethernet frames of all that is behind it.
+        /// A TAP interface: Ethernet frames of all stations behind it.
         Ethernet = "ethernet",
     }
 }
 
-/// The MAC address of an entry: of a station, of a group, or all zeros, which stands for everybody.
+/// MAC address of an FDB entry: of a station, of a group, or all zeros for the default entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FdbMac(pub Mac);
 
 impl FdbMac {
-    /// Whether frames for it go to a list of hosts.
+    /// Whether frames for it are sent to a list of hosts.
     #[must_use]
     pub fn is_list(self) -> bool {
         !self.0.is_unicast()
     }
 
-    /// Whether it stands for every frame that has no other way.
+    /// Whether it is the default entry, for frames that match no other.
     #[must_use]
     pub fn is_default(self) -> bool {
         self.0 == Mac::default()

@@ -1,4 +1,4 @@
-//! Labels, selectors, and who a rule is about.
+//! Labels, selectors, and the source and destination of rules.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use super::{NONE_WORD, ValueError, as_word, not_among, wrong};
 
 as_word! { LabelsValue SelectorValue RulePeerValue }
 
-/// `KEY=VALUE,...`, or `none` for an endpoint that is known to have no labels.
+/// `KEY=VALUE,...`, or `none` for an endpoint known to have no labels.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelsValue(pub LabelMap);
 
@@ -38,7 +38,7 @@ impl fmt::Display for LabelsValue {
     }
 }
 
-/// A selector in Kubernetes' grammar; not empty.
+/// A non-empty selector in Kubernetes syntax.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SelectorValue(pub Selector);
 
@@ -62,15 +62,15 @@ impl fmt::Display for SelectorValue {
     }
 }
 
-/// `any`, a prefix, or a selector.
+/// Source or destination of a rule: `any`, a prefix, or a selector.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum RulePeerValue {
-    /// Everybody.
+    /// Every address.
     #[default]
     Any,
-    /// Addresses in this prefix, which has no bits beyond its length.
+    /// Addresses in this prefix, which has no host bits.
     Prefix(IpNet),
-    /// Endpoints with such labels.
+    /// Endpoints whose labels match.
     Selector(SelectorValue),
 }
 
@@ -81,7 +81,7 @@ impl FromStr for RulePeerValue {
         if text == "any" {
             return Ok(RulePeerValue::Any);
         }
-        // It would be a key that hardly any endpoint has.
+        // As a selector it would be a key that hardly any endpoint has.
         if text == NONE_WORD {
             return wrong(
                 "everybody is \"any\"; a selector of this key is written \"none in (VALUE)\"",
@@ -96,7 +96,7 @@ impl FromStr for RulePeerValue {
                 "invalid prefix: bits beyond the prefix length are set; did you mean \"{}\"?",
                 net.trunc()
             )),
-            // A mistyped prefix is mostly a valid key, which no endpoint would ever have.
+            // A mistyped prefix is usually a valid label key, but one that no endpoint would ever have.
             Err(_) if looks_like_an_address(text) => match wrong_length(text) {
                 Some(error) => Err(error),
                 None => wrong(

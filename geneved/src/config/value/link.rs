@@ -1,4 +1,4 @@
-//! Values of a link's tunnel.
+//! Values of link settings.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -16,9 +16,9 @@ use super::{ValueError, as_word, not_among, one_of, wrong};
 as_word! { TtlValue TosValue DfValue MtuValue PortRange MacValue InnerValue }
 
 one_of! {
-    /// Whether a receiver may do without understanding the label option.
+    /// Whether the label option is critical to receivers.
     LabelsUse, "invalid labels: \"optional\" or \"critical\"", {
-        /// Receivers that do not know the option take the packet.
+        /// Receivers that do not know the option accept the packet.
         Optional = "optional",
         /// Receivers that do not know the option drop the packet.
         Critical = "critical",
@@ -26,16 +26,16 @@ one_of! {
 }
 
 one_of! {
-    /// Who finishes what a link sends.
+    /// Where segmentation and checksums of a link's packets are finished.
     LinkSegmentation, "invalid segmentation: \"auto\" or \"off\"", {
-        /// The kernel or the network card, as the daemon's `segmentation` says.
+        /// By the kernel or the network card, according to the daemon's `segmentation`.
         Auto = "auto",
-        /// geneved: each datagram leaves by itself, with whole checksums.
+        /// By geneved: each datagram is sent singly, with finished checksums.
         Off = "off",
     }
 }
 
-/// A virtual network identifier; a number in TOML and JSON.
+/// Virtual network identifier; a number in TOML and JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VniValue(pub geneve::Vni);
 
@@ -83,7 +83,7 @@ impl<'de> Deserialize<'de> for VniValue {
     }
 }
 
-/// `lladdr MAC`: the address of one interface, not of a group.
+/// `lladdr MAC`: unicast MAC address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MacValue(pub Mac);
 
@@ -137,7 +137,7 @@ impl FromStr for TtlValue {
             "auto" => Ttl::Auto,
             "inherit" => Ttl::Inherit,
             _ => match text.parse() {
-                // 0 is how `ip` spells "auto".
+                // `ip` writes "auto" as 0.
                 Ok(0) => Ttl::Auto,
                 Ok(ttl) => Ttl::Fixed(ttl),
                 Err(_) => {
@@ -161,7 +161,7 @@ impl fmt::Display for TtlValue {
     }
 }
 
-/// `tos N | inherit`; N is decimal or, after `0x`, hexadecimal.
+/// `tos N | inherit`; N is decimal or, with `0x`, hexadecimal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TosValue(pub Tos);
 
@@ -237,7 +237,7 @@ pub enum MtuValue {
     Fixed(u16),
 }
 
-/// IPv6 needs 1280 bytes; IPv4 alone would do with 68.
+/// IPv6 requires 1280 bytes; IPv4 alone works with 68.
 const MTU_RANGE: RangeInclusive<u16> = 68..=65_535;
 
 impl FromStr for MtuValue {
@@ -263,12 +263,12 @@ impl fmt::Display for MtuValue {
     }
 }
 
-/// `srcport MIN-MAX`: the UDP source ports that flows are spread over.
+/// `srcport MIN-MAX`: range of UDP source ports that flows are spread over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortRange(pub RangeInclusive<u16>);
 
 impl Default for PortRange {
-    /// RFC 6335's dynamic ports, which RFC 8926 section 3.3 recommends.
+    /// The dynamic ports of RFC 6335, which RFC 8926 section 3.3 recommends.
     fn default() -> Self {
         PortRange(49_152..=65_535)
     }

@@ -1,7 +1,6 @@
-//! The values that users write, each with one parser for command line, file and control socket.
+//! Values that users write, each with one parser for command line, file and control socket.
 //!
-//! Owns the spelling and the range of single values, one file for each theme. How values fit together
-//! is [`super::state`]'s to judge.
+//! Defines the syntax and range of single values, grouped by topic. [`super::state`] checks how values fit together.
 
 mod address;
 mod fdb;
@@ -37,7 +36,7 @@ pub use self::rule::{
 };
 pub use self::time::Seconds;
 
-/// Why a text is not a value.
+/// Why a text is not a valid value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValueError {
     reason: String,
@@ -45,7 +44,7 @@ pub struct ValueError {
 }
 
 impl ValueError {
-    /// An error with a short reason, as it stands after `argument "x" is wrong: `.
+    /// Creates an error from a short reason, as it follows `argument "x" is wrong: `.
     pub fn new(reason: impl Into<String>) -> Self {
         ValueError {
             reason: reason.into(),
@@ -53,13 +52,13 @@ impl ValueError {
         }
     }
 
-    /// The same, of a value that these words are valid for.
+    /// Adds the words that are valid for the value.
     #[must_use]
     pub fn expecting(self, expected: &'static [&'static str]) -> Self {
         ValueError { expected, ..self }
     }
 
-    /// The words, of those that are valid, that a mistyped one may mean.
+    /// Valid words, to suggest one for a mistyped word.
     #[must_use]
     pub fn expected(&self) -> &'static [&'static str] {
         self.expected
@@ -78,12 +77,12 @@ fn wrong<T>(reason: impl Into<String>) -> Result<T, ValueError> {
     Err(ValueError::new(reason))
 }
 
-/// A word that is none of those that are valid.
+/// Error for a word that is not among the valid ones.
 fn not_among<T>(expected: &'static [&'static str], reason: &str) -> Result<T, ValueError> {
     Err(ValueError::new(reason).expecting(expected))
 }
 
-/// A text or a number of TOML or JSON, handed to `FromStr`.
+/// Deserializer of a text or number in TOML or JSON by `FromStr`.
 struct FromStrVisitor<T>(std::marker::PhantomData<T>);
 
 impl<T: FromStr<Err = ValueError>> Visitor<'_> for FromStrVisitor<T> {
@@ -92,7 +91,7 @@ impl<T: FromStr<Err = ValueError>> Visitor<'_> for FromStrVisitor<T> {
         f.write_str("a string or an integer")
     }
     fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<T, E> {
-        // What the value must be is said better by its own reason than by its type.
+        // The value's own error explains better than its type what it must be.
         match self.visit_str::<E>(if value { "true" } else { "false" }) {
             Ok(_) => Err(E::invalid_type(
                 serde::de::Unexpected::Bool(value),
@@ -116,7 +115,7 @@ impl<T: FromStr<Err = ValueError>> Visitor<'_> for FromStrVisitor<T> {
     }
 }
 
-/// Gives a type that has `FromStr` and `Display` its form in TOML and JSON: the same text.
+/// Implements serialization in TOML and JSON as text for a type with `FromStr` and `Display`.
 macro_rules! as_word {
     ($($name:ident)+) => {$(
         impl<'de> serde::Deserialize<'de> for $name {
@@ -132,7 +131,7 @@ macro_rules! as_word {
     )+};
 }
 
-/// A value that is one of a few words.
+/// Defines an enum whose values are keywords.
 macro_rules! one_of {
     ($(#[$doc:meta])* $name:ident, $wrong:literal, { $($(#[$each:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
@@ -142,7 +141,7 @@ macro_rules! one_of {
         }
 
         impl $name {
-            /// The word for it.
+            /// Keyword of the value.
             #[must_use]
             pub const fn word(self) -> &'static str {
                 match self {

@@ -1,4 +1,4 @@
-//! Settings that an object may also be without.
+//! Optional settings that can be reset.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -8,20 +8,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{FromStrVisitor, ValueError};
 
-/// The word that takes a setting away.
+/// Keyword that resets a setting.
 pub const NONE_WORD: &str = "none";
 
-/// A value, or `none`, which takes away the one that is there.
+/// A value, or `none`, which resets the setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrNone<T> {
-    /// There shall be none.
+    /// Reset.
     None,
     /// The value.
     Is(T),
 }
 
 impl<T> OrNone<T> {
-    /// The value, if there is one.
+    /// Returns the value, if there is one.
     #[must_use]
     pub fn value(self) -> Option<T> {
         match self {
@@ -56,7 +56,7 @@ impl<'de, T: FromStr<Err = ValueError>> Deserialize<'de> for OrNone<T> {
     }
 }
 
-/// `none` is a text, anything else has the form of the value.
+/// `none` is serialized as text, anything else like the value.
 impl<T: Serialize> Serialize for OrNone<T> {
     fn serialize<S: Serializer>(&self, into: S) -> Result<S::Ok, S::Error> {
         match self {

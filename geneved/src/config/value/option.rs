@@ -1,4 +1,4 @@
-//! Geneve options: classes, types, data, and what a rule compares.
+//! Geneve options: classes, types, data, and matches of rules.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,11 +10,11 @@ use super::{NONE_WORD, ObjectName, ValueError, as_word, not_among, wrong};
 
 as_word! { OptionClassValue OptionTypeValue NamedData RawOption OptionMatchValue }
 
-/// An option class: `0xHHHH`, a number, or the name of one that others use.
+/// Option class: `0xHHHH`, a number, or the name of a known class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OptionClassValue(pub OptionClass);
 
-/// Classes that have a name: whose options they are.
+/// Known classes, by owner.
 const CLASS_NAMES: [(&str, u16); 3] = [("aws", 0x0108), ("ovn", 0x0102), ("cilium", 0x014b)];
 
 impl Default for OptionClassValue {
@@ -47,7 +47,7 @@ impl fmt::Display for OptionClassValue {
     }
 }
 
-/// An option type with its critical bit: `0xHH` or a number.
+/// Option type with its critical bit: `0xHH` or a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OptionTypeValue(pub OptionType);
 
@@ -70,10 +70,10 @@ impl fmt::Display for OptionTypeValue {
     }
 }
 
-/// `NAME=HEX`: a defined option with its data; `NAME` alone is one without data.
+/// `NAME=HEX`: a defined option with its data; `NAME` alone for one without data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedData {
-    /// The option's name.
+    /// Name of the option.
     pub name: ObjectName,
     /// Its data.
     pub data: Vec<u8>,
@@ -110,7 +110,7 @@ pub struct RawOption {
     pub class: OptionClassValue,
     /// The type.
     pub kind: OptionTypeValue,
-    /// The data, whole words of four bytes.
+    /// The data, in whole words of four bytes.
     pub data: Vec<u8>,
 }
 
@@ -144,7 +144,7 @@ pub struct OptionMatchValue {
     pub class: OptionClassValue,
     /// The type.
     pub kind: OptionTypeValue,
-    /// The first bytes that it must have, and which of their bits count.
+    /// Value and mask of the first data bytes.
     pub value: Option<(Vec<u8>, Vec<u8>)>,
 }
 

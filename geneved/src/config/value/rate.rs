@@ -1,4 +1,4 @@
-//! Rates, sizes and code points, spelled as `tc` spells them.
+//! Rates, sizes and DSCPs, written as for `tc`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,8 +9,8 @@ as_word! { RateValue SizeValue DscpValue }
 
 /// A rate in bits per second, at least 8.
 ///
-/// `bit`, `kbit`, `mbit`, `gbit`, `tbit` count bits and `bps`, `kbps`, ... bytes, in steps of 1000;
-/// `kibit`, `kibps`, ... in steps of 1024. A number without a unit is refused, because it is mostly not meant as bits.
+/// `bit`, `kbit`, `mbit`, `gbit`, `tbit` count bits and `bps`, `kbps`, ... bytes, in steps of 1000; `kibit`, `kibps`,
+/// ... in steps of 1024. A number without a unit is refused, because users who omit it mostly do not mean bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RateValue(u64);
 
@@ -108,14 +108,14 @@ impl fmt::Display for SizeValue {
     }
 }
 
-/// The number times its unit, rounded down; `None` if either is unknown or the product too large.
+/// Multiplies a number by its unit, rounding down; `None` if either is unknown or the product overflows.
 fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let lower = text.to_ascii_lowercase();
     let digits = lower.find(|c: char| !c.is_ascii_digit() && c != '.');
     let (number, unit) = lower.split_at(digits.unwrap_or(lower.len()));
     let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    // More digits than this are below any unit.
+    // Further digits are below the resolution of any unit.
     if fraction.len() > 12 {
         return None;
     }
@@ -125,7 +125,7 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     u64::try_from(whole + part).ok()
 }
 
-/// With the largest unit that divides it.
+/// Formats a value with the largest unit that divides it.
 fn show(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -> fmt::Result {
     let fits = units
         .iter()
@@ -134,7 +134,7 @@ fn show(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -> fmt::R
     write!(f, "{}{unit}", value / factor)
 }
 
-/// A code point of differentiated services, 0 to 63 or its name (RFC 2474, 2597, 3246, 8622).
+/// DSCP, 0 to 63 or its name (RFC 2474, 2597, 3246, 8622).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DscpValue(pub u8);
 

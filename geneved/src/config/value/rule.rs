@@ -11,13 +11,13 @@ use super::{ValueError, as_word, not_among, one_of, wrong};
 
 as_word! { DefaultAction ProtocolValue PortListValue IcmpValue EndpointTypeValue }
 
-/// What happens to a flow that no rule decides.
+/// Default action for flows that no rule matches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DefaultAction {
-    /// It is forwarded.
+    /// Forward.
     #[default]
     Allow,
-    /// It is dropped.
+    /// Drop.
     Deny,
 }
 
@@ -42,19 +42,19 @@ impl fmt::Display for DefaultAction {
 }
 
 one_of! {
-    /// What a rule does with a flow.
+    /// Action of a rule.
     RuleAction, "invalid action: \"allow\", \"deny\" or \"reject\"", {
-        /// It is forwarded, and so are its replies.
+        /// Forward the flow and its replies.
         Allow = "allow",
-        /// It is dropped.
+        /// Drop.
         Deny = "deny",
-        /// It is answered with a TCP reset or an ICMP error.
+        /// Answer with a TCP reset or an ICMP error.
         Reject = "reject",
     }
 }
 
 one_of! {
-    /// The side of a link.
+    /// Direction of packets on a link.
     DirectionValue, "invalid direction: \"ingress\" or \"egress\"", {
         /// From the wire to the interface.
         Ingress = "ingress",
@@ -64,21 +64,21 @@ one_of! {
 }
 
 one_of! {
-    /// The kinds of NAT.
+    /// Kinds of NAT rules.
     NatKind, "invalid type: \"snat\", \"dnat\" or \"static\"", {
-        /// Sources become an address of a pool.
+        /// Source NAT to an address of a pool.
         Snat = "snat",
-        /// A destination becomes another.
+        /// Destination NAT.
         Dnat = "dnat",
-        /// One address for one, both ways.
+        /// One-to-one NAT, in both directions.
         Static = "static",
     }
 }
 
 one_of! {
-    /// What keeps a client at its backend.
+    /// Session affinity of a service.
     AffinityValue, "invalid affinity: \"none\" or \"client\"", {
-        /// Each flow is placed by itself.
+        /// Each flow is balanced independently.
         None = "none",
         /// All flows of a client address go to one backend.
         Client = "client",
@@ -86,27 +86,27 @@ one_of! {
 }
 
 one_of! {
-    /// How the backends of a service are watched.
+    /// Health check of a service's backends.
     CheckValue, "invalid check: \"tcp\", \"icmp\" or \"none\"", {
-        /// A TCP connection is opened.
+        /// Open a TCP connection.
         Tcp = "tcp",
-        /// An echo is asked for.
+        /// Send an ICMP echo request.
         Icmp = "icmp",
-        /// They count as well.
+        /// No check: backends count as healthy.
         None = "none",
     }
 }
 
 one_of! {
-    /// How far a flow has got.
+    /// State of a flow.
     FlowStateValue, "invalid state: \"half-open\", \"established\", \"closed\", \"datagram\" or \"refused\"", {
-        /// TCP, before the handshake is done.
+        /// TCP before the handshake is complete.
         HalfOpen = "half-open",
-        /// TCP, with packets of both sides.
+        /// TCP with packets in both directions.
         Established = "established",
-        /// TCP, after FIN or RST.
+        /// TCP after FIN or RST.
         Closed = "closed",
-        /// Not TCP.
+        /// Any protocol but TCP.
         Datagram = "datagram",
         /// Its packets are dropped.
         Refused = "refused",
@@ -130,13 +130,13 @@ impl ProtocolValue {
         ("sctp", 132),
     ];
 
-    /// Whether geneved reads its ports.
+    /// Whether geneved parses its ports.
     #[must_use]
     pub fn has_ports(self) -> bool {
         self == Self::TCP || self == Self::UDP
     }
 
-    /// An address, with its port where the protocol has ports.
+    /// Formats an address, with the port if the protocol has ports.
     #[must_use]
     pub fn at(self, addr: IpAddr, port: u16) -> String {
         match self.has_ports() {
@@ -145,7 +145,7 @@ impl ProtocolValue {
         }
     }
 
-    /// Whether it is ICMP of either family.
+    /// Whether it is ICMP or ICMPv6.
     #[must_use]
     pub fn is_icmp(self) -> bool {
         matches!(self.0, 1 | 58)
@@ -210,12 +210,12 @@ impl fmt::Display for PortListValue {
     }
 }
 
-/// `T[/C]`: an ICMP type and perhaps a code.
+/// `T[/C]`: an ICMP type with an optional code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IcmpValue {
     /// The type.
     pub kind: u8,
-    /// The code; every one if there is none.
+    /// The code; `None` matches all.
     pub code: Option<u8>,
 }
 
@@ -244,7 +244,7 @@ impl fmt::Display for IcmpValue {
     }
 }
 
-/// An endpoint's type.
+/// Type of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndpointTypeValue(pub EndpointType);
 

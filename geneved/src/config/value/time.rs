@@ -1,4 +1,4 @@
-//! Lengths of time.
+//! Durations.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,17 +8,17 @@ use super::{ValueError, as_word, wrong};
 
 as_word! { Seconds }
 
-/// A length of time in seconds, 0.05 to 86,400, to the millisecond.
+/// A duration in seconds, 0.05 to 86,400, with millisecond resolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seconds(u32);
 
 impl Seconds {
-    /// So many milliseconds, 50 to 86,400,000.
+    /// Converts from milliseconds, 50 to 86,400,000.
     pub(crate) const fn from_millis(millis: u32) -> Seconds {
         Seconds(millis)
     }
 
-    /// The same for the clock.
+    /// Converts to a [`Duration`].
     #[must_use]
     pub fn duration(self) -> Duration {
         Duration::from_millis(self.0.into())

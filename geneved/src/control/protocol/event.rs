@@ -1,4 +1,4 @@
-//! What `Monitor` streams: changes of the configuration, and what happens meanwhile.
+//! Events that `Monitor` streams: configuration changes and run-time events.
 
 use std::net::IpAddr;
 
@@ -15,36 +15,36 @@ use crate::config::args::EndpointArgs;
 pub use crate::config::difference::ChangeKind;
 use crate::config::value::{DirectionValue, IfName, ObjectName, ProtocolValue};
 
-/// The reply of `Monitor`, one of many.
+/// A reply of `Monitor`, one of many.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MonitorReply {
-    /// What happened.
+    /// The event.
     pub event: Event,
 }
 
-/// Something that happened.
+/// An event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// When, in microseconds since 1970.
+    /// Timestamp in microseconds since 1970.
     pub time_us: u64,
-    /// What became of an object of the configuration.
+    /// Kind of change, for objects of the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<ChangeKind>,
-    /// The object, or what happened.
+    /// The object, or the run-time event.
     #[serde(flatten)]
     pub what: EventKind,
 }
 
 macro_rules! topics {
     ($($(#[doc = $doc:literal])+ $word:ident($content:ty) = $name:literal,)+) => {
-        /// What an event is about.
+        /// Subject of an event.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         #[serde(rename_all = "lowercase")]
         pub enum EventKind {
             $($(#[doc = $doc])+ $word($content),)+
         }
 
-        /// A kind of event that can be asked for.
+        /// Topic that a client can subscribe to.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(rename_all = "lowercase")]
         pub enum Topic {
@@ -52,10 +52,10 @@ macro_rules! topics {
         }
 
         impl Topic {
-            /// Every topic.
+            /// All topics.
             pub const ALL: &'static [Topic] = &[$(Topic::$word,)+];
 
-            /// The word for it.
+            /// Keyword of the topic.
             #[must_use]
             pub const fn word(self) -> &'static str {
                 match self { $(Topic::$word => $name,)+ }
@@ -63,7 +63,7 @@ macro_rules! topics {
         }
 
         impl EventKind {
-            /// What it is about.
+            /// Topic of the event.
             #[must_use]
             pub const fn topic(&self) -> Topic {
                 match self { $(EventKind::$word(_) => Topic::$word,)+ }
@@ -79,32 +79,32 @@ topics! {
     Route(RouteInfo) = "route",
     /// An endpoint.
     Endpoint(EndpointArgs) = "endpoint",
-    /// A MAC address that is configured, and one host that it is on.
+    /// A static FDB entry for one host.
     Fdb(FdbInfo) = "fdb",
     /// A rule.
     Policy(Box<PolicyInfo>) = "policy",
-    /// A translation.
+    /// A NAT rule.
     Nat(Box<NatInfo>) = "nat",
     /// A service.
     Service(Box<ServiceInfo>) = "service",
     /// A class.
     Qos(ClassInfo) = "qos",
-    /// An option.
+    /// A user-defined option.
     Option(OptionInfo) = "option",
-    /// Packets that were not forwarded.
+    /// Dropped packets.
     Drop(DropEvent) = "drop",
-    /// A new flow, decided by a rule that logs.
+    /// A new flow that matched a rule with `log`.
     Log(LogEvent) = "log",
-    /// The health of a backend.
+    /// A change of a backend's health.
     Health(HealthEvent) = "health",
-    /// This host, or another one.
+    /// An event concerning this host or another one.
     Host(HostEvent) = "host",
-    /// Events that this client did not take in time and will not see.
+    /// Number of events lost because this client did not read fast enough.
     Lost(u64) = "lost",
 }
 
 impl Topic {
-    /// Whether it is a kind of object of the configuration.
+    /// Whether the topic is a kind of configuration object.
     #[must_use]
     pub const fn is_configuration(self) -> bool {
         match self {
@@ -122,27 +122,27 @@ impl Topic {
     }
 }
 
-/// Packets that were dropped for one reason in about a second.
+/// Packets dropped for one reason within about a second.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DropEvent {
-    /// The link; absent for packets of none.
+    /// The link; absent for packets that belong to none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dev: Option<IfName>,
-    /// Which way they went.
+    /// Direction of the packets.
     pub direction: DirectionValue,
-    /// Why, as drop reasons are named.
+    /// Drop reason.
     pub reason: String,
-    /// How many.
+    /// Number of packets.
     pub count: u64,
-    /// unknown-vni: the latest VNI.
+    /// For unknown-vni: the latest VNI.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vni: Option<u32>,
-    /// One of them, where one was seen.
+    /// One of the packets, if one was sampled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample: Option<DropSample>,
 }
 
-/// Who wanted to speak to whom.
+/// Headers of a sampled packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DropSample {
     /// The source.
@@ -151,26 +151,26 @@ pub struct DropSample {
     pub dst: IpAddr,
     /// The protocol.
     pub proto: ProtocolValue,
-    /// The source port; 0 where there is none.
+    /// The source port; 0 if there is none.
     pub sport: u16,
-    /// The destination port; 0 where there is none.
+    /// The destination port; 0 if there is none.
     pub dport: u16,
     /// Length of the inner packet in bytes.
     pub length: u32,
-    /// The host that it came from.
+    /// Host that sent it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<IpAddr>,
 }
 
-/// A flow that a rule with `log` decided.
+/// A flow that matched a rule with `log`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogEvent {
     /// The link.
     pub dev: IfName,
-    /// The rule; absent where it has changed since.
+    /// The rule; absent if it has changed since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<ObjectName>,
-    /// What it decided.
+    /// Verdict of the rule.
     pub verdict: String,
     /// The source.
     pub src: IpAddr,
@@ -178,11 +178,11 @@ pub struct LogEvent {
     pub dst: IpAddr,
     /// The protocol.
     pub proto: ProtocolValue,
-    /// The source port; for an ICMP query its identifier.
+    /// The source port; for ICMP queries the identifier.
     pub sport: u16,
-    /// The destination port; for an ICMP query its identifier.
+    /// The destination port; for ICMP queries the identifier.
     pub dport: u16,
-    /// How many further ones were left out before this one.
+    /// Number of log events suppressed before this one.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub suppressed: u64,
 }
@@ -196,21 +196,21 @@ fn is_zero(number: &u64) -> bool {
 pub struct HealthEvent {
     /// The link.
     pub dev: IfName,
-    /// The services of the link that it is a backend of.
+    /// Services of the link that use the backend.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<ObjectName>,
     /// The backend's overlay address.
     pub address: IpAddr,
     /// Its port.
     pub port: u16,
-    /// How it is.
+    /// The new health.
     pub health: BackendHealth,
     /// Why it is down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// Something that was learned of a host.
+/// An event concerning a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostEvent {
     /// Its underlay address; absent for the host that the daemon runs on.
@@ -218,6 +218,6 @@ pub struct HostEvent {
     pub address: Option<IpAddr>,
     /// What: `path-mtu`, `gso-off`, `tunnel-gso`, `whole`, `unreachable`, `reachable`, `underlay-loop`, `link-lost`, `link-waiting`, `link-ready`, `link-repaired`, `socket-lost`, `worker-lost`, `reloaded`.
     pub what: String,
-    /// The rest, in words.
+    /// Details in words.
     pub detail: String,
 }

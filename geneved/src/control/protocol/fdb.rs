@@ -1,4 +1,4 @@
-//! The forwarding table of an Ethernet link, as the control socket tells of it.
+//! Forwarding database of Ethernet links, as shown on the control socket.
 
 use std::net::IpAddr;
 
@@ -9,48 +9,48 @@ use crate::config::value::{FdbMac, IfName};
 /// The reply of `ListFdb`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FdbReply {
-    /// By link: what is configured, then what was learned, by address.
+    /// Sorted by link; configured entries first, then learned ones, by address.
     pub fdb: Vec<FdbInfo>,
 }
 
-/// A MAC address, and one host that it is on.
+/// A MAC address on one host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FdbInfo {
     /// The address.
     pub mac: FdbMac,
     /// The link.
     pub dev: IfName,
-    /// The host; none for what is behind the interface.
+    /// The host; absent for addresses behind the interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dst: Option<IpAddr>,
-    /// Where it is known from.
+    /// Origin of the entry.
     pub origin: FdbOrigin,
-    /// Seconds since it was seen last, where it was learned.
+    /// Seconds since the address was last seen, if it was learned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used_s: Option<u64>,
-    /// Seconds since it was learned, or moved.
+    /// Seconds since the address was learned or moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updated_s: Option<u64>,
 }
 
-/// Where a MAC address is known from.
+/// Origin of an FDB entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FdbOrigin {
-    /// It is the interface's own.
+    /// The interface's own address.
     Own,
-    /// An entry.
+    /// A configured entry.
     Static,
-    /// The lladdr of an endpoint.
+    /// The `lladdr` of an endpoint.
     Endpoint,
-    /// The link's remote, which gets what has no other way.
+    /// The link's remote, where unknown addresses are sent.
     Remote,
-    /// A frame.
+    /// Learned from a frame.
     Learned,
 }
 
 impl FdbOrigin {
-    /// Its word.
+    /// Keyword of the origin.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {

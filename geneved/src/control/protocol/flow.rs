@@ -1,4 +1,4 @@
-//! Flows as they are shown.
+//! Flows as shown on the control socket.
 
 use std::net::IpAddr;
 
@@ -9,59 +9,59 @@ use crate::config::value::{FlowStateValue, IfName, ObjectName, ProtocolValue};
 /// The reply of `ListFlows`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowsReply {
-    /// No more than were asked for.
+    /// The flows, up to the requested limit.
     pub flows: Vec<FlowInfo>,
-    /// How many the filter let through.
+    /// Number of flows that match the filter.
     pub total: u64,
 }
 
-/// A flow: two addresses that talk to each other.
+/// A flow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowInfo {
     /// The link.
     pub dev: IfName,
-    /// Who began.
+    /// Source of the first packet.
     pub src: IpAddr,
-    /// Whom it asked for.
+    /// Destination of the first packet.
     pub dst: IpAddr,
     /// The protocol.
     pub proto: ProtocolValue,
-    /// The source port; for an ICMP query its identifier.
+    /// The source port; for ICMP queries the identifier.
     pub sport: u16,
-    /// The destination port; for an ICMP query its identifier.
+    /// The destination port; for ICMP queries the identifier.
     pub dport: u16,
-    /// What the packets are rewritten to, if they are.
+    /// Addresses and ports after NAT or load balancing, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub translated: Option<TranslatedFlow>,
-    /// How far it has got.
+    /// State of the flow.
     pub state: FlowStateValue,
-    /// What happens to its packets.
+    /// Verdict on its packets.
     pub verdict: TraceVerdict,
-    /// Why they are dropped, as drop reasons are named.
+    /// Drop reason, if its packets are dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The other host.
+    /// The remote host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<IpAddr>,
-    /// Its class.
+    /// Class of the flow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<ObjectName>,
-    /// What went the way of the first packet.
+    /// Counters of the original direction.
     pub original: DirectionCounts,
-    /// What came back.
+    /// Counters of the reply direction.
     pub reply: DirectionCounts,
     /// Seconds since its first packet.
     pub age_s: u64,
     /// Seconds since its last packet.
     pub idle_s: u64,
-    /// Seconds until it ends, unless another packet comes.
+    /// Seconds until it expires without further packets.
     pub expires_s: u64,
 }
 
-/// The other face of a flow that is rewritten.
+/// The flow after translation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TranslatedFlow {
-    /// The link of its replies.
+    /// Link of the replies.
     pub dev: IfName,
     /// The source.
     pub src: IpAddr,
@@ -76,30 +76,30 @@ pub struct TranslatedFlow {
 /// One direction of a flow.
 #[derive(Clone, Debug, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirectionCounts {
-    /// Packets.
+    /// Number of packets.
     pub packets: u64,
-    /// Inner bytes.
+    /// Number of inner bytes.
     pub bytes: u64,
 }
 
-/// What happens to a packet in the end.
+/// Verdict on a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TraceVerdict {
-    /// It goes to another host.
+    /// Sent to another host.
     Forward,
-    /// It goes into the interface.
+    /// Delivered to the interface.
     Deliver,
-    /// It is dropped.
+    /// Dropped.
     Drop,
-    /// It is dropped, and the sender is told.
+    /// Dropped with an answer to the sender.
     Reject,
-    /// It is sent to a host of which ICMP errors say that nothing arrives there; of flows this is not told.
+    /// Sent to a host that ICMP errors report as unreachable; not used for flows.
     Unreachable,
 }
 
 impl TraceVerdict {
-    /// The word for it.
+    /// Keyword of the verdict.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -115,6 +115,6 @@ impl TraceVerdict {
 /// The reply of `FlushFlows`.
 #[derive(Clone, Debug, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlushReply {
-    /// How many flows were forgotten.
+    /// Number of flows removed.
     pub count: u64,
 }

@@ -1,4 +1,4 @@
-//! Links, routes and the daemon itself, as they run.
+//! Links, routes and the daemon itself, with their run-time state.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,69 +10,69 @@ use crate::config::args::{LinkArgs, RouteArgs};
 use crate::config::value::{IfName, MacValue, PrefixValue};
 use crate::plural::counted;
 
-/// A link as it runs.
+/// A link with its run-time state.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LinkInfo {
-    /// Every setting, defaults included.
+    /// All settings, including defaults.
     pub settings: LinkArgs,
-    /// `running`, `waiting` for what it cannot do without, or `lost` when the interface vanished under the daemon.
+    /// `running`, `waiting` for something that it needs, or `lost` if the interface vanished under the daemon.
     pub state: String,
-    /// Why it waits or is lost, or what is wrong with it while it runs, such as hosts to which it sends nothing.
+    /// Why it waits or is lost, or a problem while it runs, such as hosts that it cannot send to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
-    /// The interface's number in its namespace.
+    /// Index of the interface in its namespace.
     pub ifindex: u32,
-    /// Its own MAC address, where its datagrams carry frames.
+    /// MAC address, if its datagrams carry frames.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lladdr: Option<MacValue>,
-    /// The kernel's flags, as `ip link` names them.
+    /// Kernel flags, as `ip link` names them.
     pub flags: Vec<String>,
-    /// The kernel's operational state, as `ip link` names it.
+    /// Operational state from the kernel, as `ip link` names it.
     pub operstate: String,
-    /// The addresses that the interface has, whoever gave them, but for the link-local one that the kernel makes.
+    /// Addresses of the interface, whoever assigned them, except the kernel's own link-local one.
     #[serde(default)]
     pub addresses: Vec<PrefixValue>,
-    /// Packets that were not delivered because their destination is not behind the link, if there are any.
+    /// Packets not delivered because their destination is not behind the link, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undelivered: Option<UndeliveredInfo>,
     /// The interface's MTU in bytes.
     pub mtu: u32,
     /// The interface's queue length in packets.
     pub txqlen: u32,
-    /// How the MTU came about.
+    /// How the MTU was computed.
     pub mtu_sum: MtuSum,
-    /// The backend that moves its packets.
+    /// I/O backend.
     pub io: String,
-    /// Its counters.
+    /// Counters of the link.
     pub traffic: TrafficInfo,
 }
 
-/// Packets that came for a link within the last hour and whose destinations are not behind it.
+/// Packets received for a link within the last hour whose destinations are not behind it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UndeliveredInfo {
-    /// By prefix; those with the most packets.
+    /// The prefixes with the most packets.
     pub prefixes: Vec<UndeliveredPrefix>,
-    /// Whether there were others.
+    /// Whether there were other prefixes.
     pub others: bool,
-    /// How they are all delivered: the command, and what the file needs.
+    /// How to have them delivered: the command, and the setting for the file.
     pub remedy: String,
 }
 
 /// Packets for destinations in one prefix.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UndeliveredPrefix {
-    /// The destination, or the /24 or /64 of several.
+    /// The destination, or the /24 or /64 that several share.
     pub prefix: PrefixValue,
-    /// How many came, at least.
+    /// Minimum number of packets.
     pub packets: u64,
-    /// The latest destination.
+    /// The most recent destination.
     pub last: IpAddr,
     /// How many seconds ago it came.
     pub age: u64,
 }
 
 impl UndeliveredInfo {
-    /// The same in words.
+    /// Formats it as a sentence.
     #[must_use]
     pub fn sentence(&self, link: &str) -> String {
         let mut all: Vec<_> = self.prefixes.iter().map(ToString::to_string).collect();
@@ -109,156 +109,156 @@ impl fmt::Display for UndeliveredPrefix {
     }
 }
 
-/// How a tunnel MTU came about; all in bytes.
+/// Computation of a tunnel MTU; all values in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MtuSum {
-    /// The sum in words.
+    /// The computation in words.
     pub text: String,
-    /// MTU of the way to the host that allows the least.
+    /// MTU of the path to the host with the smallest one.
     pub underlay: u32,
-    /// The host; absent where the link has none yet.
+    /// The host; absent if the link has none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<IpAddr>,
-    /// The interface that the host is reached by; absent where there is no route.
+    /// The outgoing interface to the host; absent if there is no route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dev: Option<String>,
-    /// What is left for inner packets.
+    /// Room for inner packets.
     pub inner: u32,
 }
 
-/// Counters of a link, or of what belongs to no link.
+/// Counters of a link, or of packets that belong to no link.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrafficInfo {
-    /// Packets from the wire that were handed to the interface.
+    /// Packets received from the wire and delivered to the interface.
     pub rx_packets: u64,
     /// Their inner bytes.
     pub rx_bytes: u64,
-    /// Packets from the interface that were sent.
+    /// Packets received from the interface and sent.
     pub tx_packets: u64,
     /// Their inner bytes.
     pub tx_bytes: u64,
-    /// Dropped on the way from the wire, by reason; only reasons that occurred.
+    /// Ingress drops by reason; only reasons that occurred.
     pub drops_ingress: BTreeMap<String, u64>,
-    /// Dropped on the way to the wire, by reason; only reasons that occurred.
+    /// Egress drops by reason; only reasons that occurred.
     pub drops_egress: BTreeMap<String, u64>,
-    /// From the wire and for this host itself, which answered them or took note of them, by what they were.
+    /// Ingress packets that this host consumed, by answering or evaluating them, by kind.
     #[serde(default)]
     pub consumed_ingress: BTreeMap<String, u64>,
-    /// From the interface and for this host itself.
+    /// Egress packets that this host consumed, by kind.
     #[serde(default)]
     pub consumed_egress: BTreeMap<String, u64>,
 }
 
-/// A route as it runs.
+/// An active route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteInfo {
     /// The route.
     pub route: RouteArgs,
-    /// `static`, or `remote` for the default route that a link's `remote` is.
+    /// `static`, or `remote` for the default route from a link's `remote`.
     pub origin: String,
 }
 
-/// The daemon's own state.
+/// State of the daemon.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HostInfo {
     /// geneved's version.
     pub version: String,
     /// The process id.
     pub pid: u32,
-    /// The inode of the daemon's own network namespace, which tells namespaces apart.
+    /// Inode of the daemon's network namespace, which identifies it.
     #[serde(default)]
     pub netns_inode: u64,
-    /// The packet path's backend.
+    /// I/O backend.
     pub io: String,
-    /// Why it is this one.
+    /// Why this backend was chosen.
     pub io_cause: String,
-    /// Threads of the packet path.
+    /// Number of worker threads.
     pub workers: u32,
-    /// What the kernel offers.
+    /// Features that the kernel offers.
     pub features: Vec<FeatureInfo>,
-    /// UDP ports that are listened on.
+    /// UDP ports that the daemon listens on.
     pub ports: Vec<u16>,
-    /// How many links there are.
+    /// Number of links.
     pub links: u32,
     /// Packets that belong to no link.
     pub traffic: TrafficInfo,
-    /// The VNIs of the latest of them that no link is for, 16 at most; the latest first.
+    /// VNIs without a link that were received most recently, at most 16, latest first.
     #[serde(default)]
     pub unknown_vnis: Vec<UnknownVniInfo>,
-    /// ICMP errors about what was sent, by what was made of them; see the metric of that name.
+    /// ICMP errors about sent packets, by how they were handled; see the metric of that name.
     #[serde(default)]
     pub icmp_errors: BTreeMap<String, u64>,
-    /// The hosts that any link knows.
+    /// Hosts known to any link.
     pub remotes: Vec<RemoteInfo>,
 }
 
-/// A VNI for which there is no link, and a host that used it.
+/// A VNI without a link, and a host that used it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnknownVniInfo {
     /// The VNI.
     pub vni: u32,
-    /// The UDP port that it came to.
+    /// UDP port that it was received on.
     pub port: u16,
-    /// The outer source.
+    /// Outer source address.
     pub host: IpAddr,
-    /// How many packets since it is among the latest.
+    /// Number of packets since it was added to this list.
     pub count: u64,
 }
 
-/// One thing that the packet path can use.
+/// A feature that the packet path can use.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FeatureInfo {
     /// Its name.
     pub name: String,
-    /// Whether this host has it.
+    /// Whether this host supports it.
     pub available: bool,
-    /// What is there, or what is missing and what is done instead.
+    /// What was found, or what is missing and the fallback.
     pub detail: String,
 }
 
-/// A reported path MTU that is believed.
+/// An accepted path MTU report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathMtuInfo {
-    /// Whose address the ICMP error came from, which may be forged.
+    /// Source address of the ICMP error, which may be forged.
     pub by: IpAddr,
-    /// What it said, in bytes; less than what is sent by where that is the least that is believed.
+    /// Reported MTU in bytes; smaller than the MTU in use if it is below the configured minimum.
     pub reported: u32,
-    /// Why it is believed: it quotes a packet of a flow that is there (`flow`), or a datagram that is longer left lately
+    /// Why it is accepted: it quotes a packet of an existing flow (`flow`), or a longer datagram was recently sent
     /// from the quoted port (`length`).
     pub evidence: String,
     /// How many seconds ago it came.
     pub age_s: u64,
-    /// In how many seconds longer packets are tried again.
+    /// Seconds until longer packets are tried again.
     pub left_s: u64,
 }
 
-/// Another host, and what was learned about the way to it.
+/// Another host, and what was learned about the path to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoteInfo {
     /// Its underlay address.
     pub address: IpAddr,
-    /// The path MTU that the underlay reported, in bytes of outer IP packet.
+    /// Path MTU reported by the underlay, in bytes of outer IP packet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_mtu: Option<u32>,
-    /// Who reported it, and until when it holds.
+    /// Who reported it, and how long it remains valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_mtu_report: Option<PathMtuInfo>,
     /// Whether trains are sent with `UDP_SEGMENT`.
     pub gso: bool,
-    /// Which datagrams leave whole, each by itself and with finished checksums, because of who is at the other end of the
-    /// underlay's device: `frames` or `all`.
+    /// Which datagrams are sent singly and with finished checksums because of the peer device of the underlay:
+    /// `frames` or `all`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub whole: Option<String>,
-    /// Why they do.
+    /// Why they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub whole_cause: Option<String>,
-    /// Why nothing arrives there: no route leads to it or one that leads back, the kernel refuses to send, or an ICMP error
-    /// said so and nothing was heard from there since.
+    /// Why the host is unreachable: there is no route or a looping one, the kernel refuses to send, or an ICMP error
+    /// said so and nothing was received from it since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreachable: Option<String>,
-    /// How many seconds ago that was found out, where it may be over; absent where it is so now.
+    /// Age of that finding in seconds, if it may be outdated; absent if it is current.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreachable_age: Option<u64>,
-    /// The links that know it.
+    /// Links that know the host.
     pub links: Vec<IfName>,
 }

@@ -1,7 +1,7 @@
-//! What is said on the control socket: Varlink calls, replies and errors.
+//! Messages of the control socket: Varlink calls, replies and errors.
 //!
-//! Owns the types of the interface `io.geneved.Control1`, which `io.geneved.Control1.varlink`
-//! describes for others. A change that an existing client could not read makes it `Control2`.
+//! Defines the types of the interface `io.geneved.Control1`, which `io.geneved.Control1.varlink` describes for
+//! clients. A change that existing clients cannot read requires `Control2`.
 
 mod capture;
 mod event;
@@ -48,159 +48,159 @@ pub use self::reload::ReloadReply;
 pub use self::service::{BackendHealth, BackendInfo, ServiceInfo, ServicesReply};
 pub use self::trace::{StageInfo, TraceReply, TraceReport};
 
-/// The interface's name.
+/// Name of the interface.
 pub const VARLINK_INTERFACE: &str = "io.geneved.Control1";
-/// The interface's description, in Varlink's own language.
+/// Description of the interface in Varlink's IDL.
 pub const DESCRIPTION: &str = include_str!("../io.geneved.Control1.varlink");
-/// The interface that every Varlink service has.
+/// The interface that every Varlink service implements.
 pub const SERVICE_INTERFACE: &str = "org.varlink.service";
 
-/// The longest call in bytes; a longer one ends the connection. A call with 10,000 links is half as long.
+/// Maximum length of a call in bytes; a longer one ends the connection. A call with 10,000 links is half as long.
 pub const MAX_MESSAGE: usize = 4 << 20;
 
-/// A call as it is on the wire.
+/// A call, as sent on the wire.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Call {
     /// Interface and method.
     pub method: String,
-    /// The method's arguments.
+    /// Arguments of the method.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub parameters: Value,
-    /// No reply is wanted.
+    /// Whether the client wants no reply.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub oneway: bool,
-    /// Several replies are accepted.
+    /// Whether the client accepts several replies.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub more: bool,
 }
 
-/// A reply as it is on the wire.
+/// A reply, as sent on the wire.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Reply {
-    /// The result, or what belongs to the error.
+    /// The result, or the parameters of the error.
     #[serde(default)]
     pub parameters: Value,
     /// Interface and name of the error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Further replies to the same call follow.
+    /// Whether further replies to the same call follow.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub continues: bool,
 }
 
-/// What the daemon can be asked.
+/// A request to the daemon.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Request {
-    /// Make all of these changes, or none.
+    /// Applies all of these changes, or none.
     Apply {
-        /// In this order.
+        /// The changes, in order.
         changes: Vec<ObjectChange>,
     },
-    /// All links, or one.
+    /// Lists all links, or one.
     ListLinks {
-        /// Which one.
+        /// Name of the link.
         name: Option<IfName>,
     },
-    /// All routes, or those of a link.
+    /// Lists all routes, or those of a link.
     ListRoutes {
         /// Which link.
         dev: Option<IfName>,
     },
-    /// The forwarding tables of all Ethernet links, or that of one.
+    /// Lists the FDB entries of all Ethernet links, or of one.
     ListFdb {
         /// Which link.
         dev: Option<IfName>,
     },
-    /// Forget what forwarding tables have learned.
+    /// Removes learned FDB entries.
     FlushFdb {
-        /// Of which link; all of them, if none is named.
+        /// The link; all links if absent.
         dev: Option<IfName>,
     },
-    /// All endpoints, or those of a link.
+    /// Lists all endpoints, or those of a link.
     ListEndpoints {
         /// Which link.
         dev: Option<IfName>,
     },
-    /// All rules, or those of a link.
+    /// Lists all rules, or those of a link.
     ListPolicies {
         /// Which link.
         dev: Option<IfName>,
     },
-    /// All translations, or those of a link.
+    /// Lists all NAT rules, or those of a link.
     ListNats {
         /// Which link.
         dev: Option<IfName>,
     },
-    /// All services, or those of a link.
+    /// Lists all services, or those of a link.
     ListServices {
         /// Which link.
         dev: Option<IfName>,
     },
-    /// All classes, or those of a link.
+    /// Lists all classes, or those of a link.
     ListClasses {
         /// Which link.
         dev: Option<IfName>,
     },
-    /// All options that were defined.
+    /// Lists all defined options.
     ListOptions,
-    /// The flows that a filter lets through.
+    /// Lists the flows that match a filter.
     ListFlows {
         /// Which ones.
         filter: FlowFilter,
-        /// The most that are told of; 0 only counts.
+        /// Maximum number of flows to return; 0 only counts.
         limit: u32,
     },
-    /// Forget the flows that a filter lets through; their next packets are decided anew.
+    /// Removes the flows that match a filter; their next packets are decided anew.
     FlushFlows {
         /// Which ones.
         filter: FlowFilter,
     },
-    /// What would happen to a packet.
+    /// Traces a packet without sending it.
     Trace {
         /// The packet.
         packet: TraceArgs,
     },
-    /// How busy everything is.
+    /// Returns counters and rates.
     GetRates {
-        /// The most flows that are told of.
+        /// Maximum number of flows to return.
         flows: u32,
-        /// The busiest are those with most packets, rather than bytes.
+        /// Rank flows by packets rather than bytes.
         by_packets: bool,
     },
-    /// What happens from now on, reply by reply.
+    /// Streams events.
     Monitor {
-        /// What is asked for; everything, if nothing is named.
+        /// Topics to subscribe to; all if empty.
         topics: Vec<Topic>,
     },
-    /// Packets from now on, some with each reply.
+    /// Streams captured packets, several per reply.
     Capture {
         /// Which ones.
         capture: CaptureArgs,
     },
     /// The daemon's own state.
     GetHost,
-    /// Forget what was learned of the ways to hosts.
+    /// Forgets what was learned about the paths to hosts.
     FlushHosts {
-        /// Of which host; all of them, if none is named.
+        /// The host; all hosts if absent.
         address: Option<IpAddr>,
     },
-    /// Read the configuration again.
+    /// Reloads the configuration.
     Reload {
-        /// Only say what would be done.
+        /// Only report what would be done.
         dry_run: bool,
     },
-    /// The running state as a configuration.
+    /// Returns the running state as a configuration.
     Save,
 }
 
-/// Whether a call is answered by one reply or by many.
+/// Whether a call has one reply or many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplyMode {
-    /// By one.
+    /// One reply.
     Never,
-    /// By many where the caller accepts them, otherwise by one with less in it.
+    /// Many replies if the caller accepts them, otherwise one shorter reply.
     Allowed,
-    /// By many.
+    /// Many replies.
     Always,
 }
 
@@ -213,11 +213,11 @@ pub enum CallFailure {
     MethodNotFound(String),
     /// No such interface.
     InterfaceNotFound(String),
-    /// The call is answered by many replies, and the caller expects one.
+    /// The call has many replies, but the caller expects one.
     ExpectedMore,
-    /// As many clients get such replies as can.
+    /// The maximum number of clients already receive such replies.
     Busy,
-    /// The arguments do not fit; which one is not known, so the whole complaint is named.
+    /// The arguments do not fit. Which one is unknown, so this holds the whole error message.
     InvalidParameter(String),
 }
 
@@ -301,10 +301,10 @@ struct TraceParams {
 }
 
 impl Request {
-    /// Reads a call.
+    /// Parses a call.
     ///
     /// # Errors
-    /// The method is unknown or its arguments do not fit.
+    /// If the method is unknown or its arguments do not fit.
     pub fn from_call(call: Call) -> Result<Self, CallFailure> {
         let Some((interface, method)) = call.method.rsplit_once('.') else {
             return Err(CallFailure::InterfaceNotFound(call.method));
@@ -364,7 +364,7 @@ impl Request {
         }
     }
 
-    /// The call for this request.
+    /// Converts the request to a call.
     #[must_use]
     pub fn to_call(&self) -> Call {
         let json = |value: Result<Value, _>| value.expect("words have a form in JSON");
@@ -443,7 +443,7 @@ impl Request {
         }
     }
 
-    /// Whether it is answered by many replies.
+    /// Whether the request has one reply or many.
     #[must_use]
     pub fn streaming(&self) -> ReplyMode {
         match self {
@@ -453,7 +453,7 @@ impl Request {
         }
     }
 
-    /// Whether its reply may be long: it has something of every object of a kind.
+    /// Whether the reply may be long because it covers every object of a kind.
     #[must_use]
     pub fn lists(&self) -> bool {
         !matches!(
@@ -474,39 +474,39 @@ impl Request {
 /// The reply of `Apply`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApplyReply {
-    /// What was done, in one sentence.
+    /// Summary of what was done, in one sentence.
     pub summary: String,
 }
 
 /// The reply of `ListLinks`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LinksReply {
-    /// In the order of their names.
+    /// Sorted by name.
     pub links: Vec<LinkInfo>,
 }
 
 /// The reply of `ListRoutes`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RoutesReply {
-    /// By link, then by prefix.
+    /// Sorted by link, then by prefix.
     pub routes: Vec<RouteInfo>,
 }
 
 /// The reply of `ListEndpoints`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EndpointsReply {
-    /// By link, then by address.
+    /// Sorted by link, then by address.
     pub endpoints: Vec<EndpointInfo>,
 }
 
-/// An endpoint.
+/// An endpoint with its port usage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointInfo {
     /// The endpoint.
     pub endpoint: EndpointArgs,
-    /// Ports that stand for clients of its link where its target is; 0 where it is not proxied by this host.
+    /// Source ports in use on behalf of clients of its link; 0 unless this host proxies it.
     pub in_use: u64,
-    /// Ports that may stand for them; 0 where it is not proxied by this host.
+    /// Source ports available to them; 0 unless this host proxies it.
     pub total: u64,
 }
 
@@ -520,9 +520,9 @@ pub struct HostReply {
 /// The reply of `Save`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SaveReply {
-    /// TOML.
+    /// The configuration as TOML.
     pub text: String,
-    /// The same as an object.
+    /// The configuration as an object.
     #[serde(default)]
     pub config: Value,
 }

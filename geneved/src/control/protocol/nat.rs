@@ -1,4 +1,4 @@
-//! Translations as they are shown.
+//! NAT rules as shown on the control socket.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,20 +7,21 @@ use crate::config::args::NatArgs;
 /// The reply of `ListNats`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NatsReply {
-    /// By link, then by name.
+    /// Sorted by link, then by name.
     pub nats: Vec<NatInfo>,
 }
 
-/// A translation.
+/// A NAT rule with its port usage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NatInfo {
-    /// The translation.
+    /// The rule.
     pub nat: NatArgs,
-    /// Ports of its pool that are handed out; 0 where it has none.
+    /// Ports of its pool that are in use; 0 if it has no pool.
     pub in_use: u64,
-    /// Ports that its pool has; 0 where it has none.
+    /// Size of its port pool; 0 if it has no pool.
     pub total: u64,
-    /// What the kernel of this host lacks for packets to pass between the VPC and the outside, each with its remedy.
+    /// Missing forwarding settings and routes without which packets cannot pass between the VPC and the outside, each with its
+    /// remedy.
     #[serde(default)]
     pub missing: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! Defined options as they are shown.
+//! User-defined options as shown on the control socket.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,17 +7,17 @@ use crate::config::args::OptionArgs;
 /// The reply of `ListOptions`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OptionsReply {
-    /// By name.
+    /// Sorted by name.
     pub options: Vec<OptionInfo>,
 }
 
-/// A defined option.
+/// A user-defined option with its counters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OptionInfo {
     /// The definition.
     pub option: OptionArgs,
-    /// Packets received with it.
+    /// Number of packets received with it.
     pub rx: u64,
-    /// Packets sent with it.
+    /// Number of packets sent with it.
     pub tx: u64,
 }

@@ -1,4 +1,4 @@
-//! Rules as they are shown.
+//! Rules as shown on the control socket.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,15 +7,15 @@ use crate::config::args::PolicyArgs;
 /// The reply of `ListPolicies`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoliciesReply {
-    /// By link, then in the order in which they are asked.
+    /// Sorted by link, then in the order of evaluation.
     pub policies: Vec<PolicyInfo>,
 }
 
-/// A rule.
+/// A rule with its hit counter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyInfo {
     /// The rule.
     pub policy: PolicyArgs,
-    /// How many flows it decided.
+    /// Number of flows that it decided.
     pub hits: u64,
 }

@@ -1,4 +1,4 @@
-//! What `GetRates` tells: counters from which rates are formed, and the busiest flows and hosts.
+//! Replies of `GetRates`: counters to compute rates from, and the busiest flows and hosts.
 
 use std::net::IpAddr;
 
@@ -11,29 +11,29 @@ use crate::config::value::IfName;
 /// The reply of `GetRates`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RatesReply {
-    /// How things are.
+    /// Counters and rates.
     pub rates: Rates,
 }
 
-/// How busy everything is. Counters of links and workers only go up; rates of flows and hosts are over the time since
-/// somebody asked before.
+/// Counters and rates. Counters of links and workers only increase; rates of flows and hosts cover the time since the
+/// previous request.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rates {
-    /// The packet path's time in microseconds.
+    /// Time of the packet path in microseconds.
     pub time_us: u64,
     /// geneved's version.
     pub version: String,
-    /// The packet path's backend.
+    /// I/O backend.
     pub io: String,
-    /// Flows in the table.
+    /// Number of flows in the table.
     pub flows: u64,
-    /// Flows that there may be.
+    /// Maximum number of flows.
     pub flows_limit: u64,
-    /// Links by name.
+    /// Links, sorted by name.
     pub links: Vec<LinkRates>,
-    /// Packets of no link.
+    /// Packets that belong to no link.
     pub traffic: TrafficInfo,
-    /// Workers in their order.
+    /// Workers, in order.
     pub workers: Vec<WorkerRates>,
     /// The busiest first.
     pub top: Vec<FlowRates>,
@@ -41,54 +41,54 @@ pub struct Rates {
     pub hosts: Vec<HostRates>,
 }
 
-/// A link's counters.
+/// Counters of a link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LinkRates {
     /// The link.
     pub dev: IfName,
-    /// Its flows.
+    /// Number of its flows.
     pub flows: u64,
     /// Its counters.
     pub traffic: TrafficInfo,
 }
 
-/// A worker's counters.
+/// Counters of a worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerRates {
     /// CPU time in microseconds.
     pub cpu_us: u64,
-    /// Turns of its loop.
+    /// Iterations of its loop.
     pub turns: u64,
-    /// For how long it has not moved although it was woken, in milliseconds.
+    /// Milliseconds without progress although it was woken.
     pub stalled_ms: u64,
-    /// What is in use of its scarcest stock, in percent.
+    /// Usage of its scarcest pool, in percent.
     pub stock: u32,
 }
 
-/// A flow and how fast it is.
+/// A flow with its rates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FlowRates {
     /// The flow.
     pub flow: FlowInfo,
-    /// Inner bytes a second, both directions.
+    /// Inner bytes per second, both directions.
     pub bytes_rate: u64,
-    /// Packets a second, both directions.
+    /// Packets per second, both directions.
     pub packets_rate: u64,
 }
 
-/// The flows of a host, and how fast they are together.
+/// Sum of the rates of all flows with a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostRates {
     /// The host.
     pub address: IpAddr,
-    /// How many flows go there or come from there.
+    /// Number of flows to or from the host.
     pub flows: u64,
-    /// Inner bytes a second from there.
+    /// Inner bytes per second from the host.
     pub rx_bytes_rate: u64,
-    /// Packets a second from there.
+    /// Packets per second from the host.
     pub rx_packets_rate: u64,
-    /// Inner bytes a second to there.
+    /// Inner bytes per second to the host.
     pub tx_bytes_rate: u64,
-    /// Packets a second to there.
+    /// Packets per second to the host.
     pub tx_packets_rate: u64,
 }

@@ -1,4 +1,4 @@
-//! What a reload did, and what it could not do.
+//! Result of a reload.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,10 +8,10 @@ use crate::config::settings::RestartSetting;
 /// The reply of `Reload`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadReply {
-    /// What was done, or would be, in one sentence.
+    /// Summary of what was done, or would be, in one sentence.
     pub summary: String,
-    /// What was done with each object.
+    /// Steps for each object.
     pub steps: Vec<PlanStep>,
-    /// Settings that changed in the file and go on as they were.
+    /// Settings that changed in the file but need a restart.
     pub restart: Vec<RestartSetting>,
 }

@@ -1,4 +1,4 @@
-//! Services and their backends as they are shown.
+//! Services and their backends as shown on the control socket.
 
 use std::net::IpAddr;
 
@@ -9,30 +9,30 @@ use crate::config::args::ServiceArgs;
 /// The reply of `ListServices`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServicesReply {
-    /// By link, then by name.
+    /// Sorted by link, then by name.
     pub services: Vec<ServiceInfo>,
 }
 
-/// A service.
+/// A service with the state of its backends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceInfo {
     /// The service.
     pub service: ServiceArgs,
-    /// Its backends, every value decided, in the order of their configuration.
+    /// Its backends with all values resolved, in configuration order.
     pub backends: Vec<BackendInfo>,
 }
 
-/// How a backend is.
+/// Health of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendHealth {
-    /// It gets new flows.
+    /// Receives new flows.
     Up,
-    /// It gets none: it does not answer.
+    /// Receives no new flows because it does not answer.
     Down,
-    /// It gets new flows until more is known.
+    /// Not checked yet; receives new flows.
     Unknown,
-    /// It keeps its flows and gets no new ones: its weight is 0.
+    /// Keeps its flows but receives no new ones, because its weight is 0.
     Draining,
 }
 
@@ -43,9 +43,9 @@ pub struct BackendInfo {
     pub address: IpAddr,
     /// Its port.
     pub port: u16,
-    /// Its share.
+    /// Its weight.
     pub weight: u16,
-    /// How it is.
+    /// Its health.
     pub health: BackendHealth,
     /// Why it is down.
     #[serde(default, skip_serializing_if = "Option::is_none")]

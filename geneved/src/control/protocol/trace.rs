@@ -1,4 +1,4 @@
-//! What would happen to a packet.
+//! Replies of `Trace`.
 
 use std::net::IpAddr;
 
@@ -10,37 +10,37 @@ use crate::config::value::{ObjectName, RawOption};
 /// The reply of `TraceReply`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceReply {
-    /// What would happen.
+    /// The trace.
     pub report: TraceReport,
 }
 
-/// What would happen to a packet, and why.
+/// Stages and verdict of a traced packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceReport {
-    /// One stage after the other, up to the last one that had a say.
+    /// The stages in order, up to the one that decided.
     pub stages: Vec<StageInfo>,
-    /// What happens in the end.
+    /// The final verdict.
     pub verdict: TraceVerdict,
-    /// Why it is dropped, as drop reasons are named.
+    /// Drop reason, if it is dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The host that it goes to.
+    /// Host that it is sent to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<IpAddr>,
     /// Its class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<ObjectName>,
-    /// The options that it carries on the wire.
+    /// Options that it carries on the wire.
     pub options: Vec<RawOption>,
 }
 
-/// One stage of the journey.
+/// One stage of a trace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageInfo {
     /// Its name: labels, flow, source, service, nat, route, rule, policy, class, options, exit, mtu, underlay, kernel, ...
     pub stage: String,
-    /// What came of it, in words.
+    /// Result in words.
     pub result: String,
-    /// More about it; may be empty.
+    /// Details; may be empty.
     pub detail: String,
 }

@@ -1,7 +1,7 @@
-//! What clients of the control socket may take: places, bytes that were received, bytes of replies that wait.
+//! Admission control for clients of the control socket: connections, received bytes, and bytes of pending replies.
 //!
-//! Each has a bound for everybody together. Root and the daemon's own user have places of their own and wait for nobody's
-//! replies, so that whoever has to put things right always gets in.
+//! Each is bounded for all clients together. Root and the daemon's own user have reserved connections and never wait
+//! for other clients' replies, so that an administrator always gets in.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -12,38 +12,38 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::io::connections;
 
-/// Clients beyond these are told that the daemon is busy.
+/// Maximum number of clients; further ones are told that the daemon is busy.
 pub(super) const MAX_CLIENTS: usize = 512;
-/// Places beside those that only root and the daemon's own user get.
+/// Additional connections reserved for root and the daemon's own user.
 pub(super) const RESERVED: usize = 16;
-/// Bytes of one message, or of one reply, that every client has room for beside what all of them share.
+/// Bytes of one message or reply that each client has of its own, beside the shared budget.
 pub(super) const RESERVED_BYTES: usize = 64 << 10;
-/// KiB of longer messages that all clients together may have sent and that are not read yet.
+/// Shared budget for longer messages that were received but not read yet, in KiB.
 const RECEIVED: usize = 64 << 10;
-/// KiB of longer replies to all clients together that are not taken yet.
+/// Shared budget for longer replies that clients have not taken yet, in KiB.
 const REPLIES: usize = 64 << 10;
 
-/// The bounds of one control socket.
+/// Limits of one control socket.
 pub(in crate::control) struct ClientAdmission {
     clients: Arc<Semaphore>,
     reserved: Arc<Semaphore>,
     received: Arc<Semaphore>,
     replies: Arc<Semaphore>,
-    /// Who makes a reply whose length is not known yet.
+    /// Held while making a reply whose length is not known yet.
     making: Arc<Semaphore>,
     privileged: fn(Uid) -> bool,
-    /// Clients that wait for others to send the rest of a message, or to take a reply.
+    /// Clients that wait until others have finished a message or taken a reply.
     waiting: Cell<usize>,
 }
 
-/// A client's place, and what it may do.
+/// A client's admission, with its privilege.
 pub(super) struct ClientSlot {
     _permit: OwnedSemaphorePermit,
-    /// It is root or the daemon's own user.
+    /// Whether the client is root or the daemon's own user.
     pub(super) privileged: bool,
 }
 
-/// Bytes that count against a bound until this is dropped.
+/// Bytes charged to a budget until this is dropped.
 pub(super) type ByteQuota = Option<OwnedSemaphorePermit>;
 
 impl Default for ClientAdmission {
@@ -51,7 +51,7 @@ impl Default for ClientAdmission {
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
         ClientAdmission {
             privileged: |uid| uid.is_root() || uid == Uid::effective(),
-            // Fewer where the process may have few descriptors, which they are not to take from others.
+            // Fewer if the process may open few descriptors, so that clients do not exhaust them.
             clients: semaphore(connections(MAX_CLIENTS)),
             reserved: semaphore(RESERVED),
             received: semaphore(RECEIVED),
@@ -63,7 +63,7 @@ impl Default for ClientAdmission {
 }
 
 impl ClientAdmission {
-    /// The same bounds, with somebody else privileged.
+    /// The same limits with another test for privilege.
     #[cfg(test)]
     pub(in crate::control) fn with_privileged(privileged: fn(Uid) -> bool) -> Self {
         ClientAdmission {
@@ -72,13 +72,13 @@ impl ClientAdmission {
         }
     }
 
-    /// A place for whoever is at the other end; `None` where there is none left.
+    /// Admits the peer of `stream`; `None` if there are too many clients.
     pub(super) fn place(&self, stream: &UnixStream) -> Option<ClientSlot> {
         let peer = stream.peer_cred().map(|peer| Uid::from_raw(peer.uid()));
         self.place_for(peer.is_ok_and(self.privileged))
     }
 
-    /// A place for a client of this rank.
+    /// Admits a client of this privilege.
     pub(super) fn place_for(&self, privileged: bool) -> Option<ClientSlot> {
         let take = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned().ok();
         let reserved = || privileged.then(|| take(&self.reserved)).flatten();
@@ -89,18 +89,18 @@ impl ClientAdmission {
         })
     }
 
-    /// Waits until a client may have sent `bytes` that are not read yet.
+    /// Waits until a client may have `bytes` that were received but not read yet.
     pub(super) async fn receive(&self, bytes: usize) -> ByteQuota {
         self.charge(&self.received, bytes).await
     }
 
-    /// Whether somebody waits for what a client holds that does not get on.
+    /// Whether another client waits for room that a stalled client holds.
     pub(super) fn is_contended(&self) -> bool {
         self.waiting.get() > 0
     }
 
-    /// Waits for the turn to make a reply. Replies are made one after the other, so that no more than one is neither
-    /// charged nor sent.
+    /// Waits for the turn to make a reply. Replies are made one at a time, so that at most one is neither charged nor
+    /// sent.
     pub(super) async fn make(&self, place: &ClientSlot) -> ByteQuota {
         match place.privileged {
             true => None,
@@ -108,7 +108,7 @@ impl ClientAdmission {
         }
     }
 
-    /// Waits until a reply of `bytes` may wait for its client.
+    /// Waits until a reply of `bytes` may be queued for its client.
     pub(super) async fn reply(&self, place: &ClientSlot, bytes: usize) -> ByteQuota {
         match place.privileged {
             true => None,
@@ -120,7 +120,7 @@ impl ClientAdmission {
         if bytes <= RESERVED_BYTES {
             return None;
         }
-        // What is longer than everything waits until nothing else is there.
+        // A reply larger than the whole budget waits until it can have all of it.
         let kib = bytes.div_ceil(1024).min(REPLIES.min(RECEIVED));
         let kib = u32::try_from(kib).expect("a budget is less than 4 TiB");
         self.waiting.set(self.waiting.get() + 1);
@@ -166,7 +166,7 @@ mod tests {
         let root = admission.place_for(true).unwrap();
         assert!(admission.reply(&root, 8 << 20).await.is_none());
         drop(held);
-        // One that is longer than the bound is sent alone.
+        // A reply larger than the budget is sent alone.
         assert!(admission.reply(&client, 200 << 20).await.is_some());
     }
 }

@@ -1,9 +1,9 @@
-//! The serving half of the control socket: Varlink over a Unix stream socket.
+//! Server of the control socket: Varlink over a Unix stream socket.
 //!
-//! Each client has a task, a bounded message, and a time by which it must have sent or taken one,
-//! so a slow or broken client costs nobody else anything; what all of them may take together is bounded
-//! by `admission`. The framing is written here because the Varlink crate's server awaits each reply's
-//! delivery before it reads from any other client.
+//! Each client has a task, a bounded message size, and a deadline for sending or taking a message, so that a slow or
+//! broken client costs the others nothing; `admission` bounds what all clients together may use. The framing is
+//! implemented here because the Varlink crate's server awaits the delivery of each reply before it reads from any
+//! other client.
 
 mod admission;
 mod receive_buffer;
@@ -34,22 +34,22 @@ use super::yielding;
 use crate::net::unix::{self, SocketFile};
 use crate::refusal::Refusal;
 
-/// A client that says nothing for so long is hung up on.
+/// Timeout for a client that sends nothing.
 const IDLE: Duration = Duration::from_secs(300);
-/// A client that is in the middle of a message, or does not take a reply, is hung up on after this.
+/// Timeout for a client in the middle of a message, or that does not take a reply.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same while others wait for the room that it takes.
+/// The same timeout while others wait for the room that the client takes.
 const STALL: Duration = Duration::from_secs(1);
 
-/// What a request leads to.
+/// Future of the reply to a request.
 pub type ReplyFuture<'a> = Pin<Box<dyn Future<Output = Result<ReplyParameters, CallFailure>> + 'a>>;
 
-/// What is answered.
+/// Parameters of a reply.
 #[derive(Debug)]
 pub enum ReplyParameters {
-    /// Something short.
+    /// A short value.
     Value(Value),
-    /// An object in JSON that was written in steps, because it may be long.
+    /// A JSON object serialized in steps because it may be long.
     Json(Vec<u8>),
 }
 
@@ -59,41 +59,41 @@ impl From<Value> for ReplyParameters {
     }
 }
 
-/// Replies of a call that has many; dropped when the client hangs up.
+/// Stream of the replies to one call; dropped when the client hangs up.
 pub type ReplyStream = LocalBoxStream<'static, Value>;
 
-/// What a request that has many replies leads to.
+/// Future of the reply stream of a request.
 pub type ReplyStreamFuture = LocalBoxFuture<'static, Result<ReplyStream, CallFailure>>;
 
-/// Whoever answers requests.
+/// Handler of requests.
 pub trait RequestHandler {
-    /// Answers one request; runs to its end even if the client hangs up meanwhile.
+    /// Answers one request. Runs to completion even if the client hangs up meanwhile.
     fn answer(&self, request: Request) -> ReplyFuture<'_>;
 
-    /// Answers a request that has many replies.
+    /// Answers a request with many replies.
     fn follow(self: Rc<Self>, request: Request) -> ReplyStreamFuture;
 }
 
-/// The control socket's listening end; the file is removed when it is dropped.
+/// Listening control socket; removes the socket file when dropped.
 #[derive(Debug)]
 pub struct ControlListener(SocketFile);
 
-/// What the socket is called, and its key in `[daemon]`.
+/// Name of the socket in messages, and its key in `[daemon]`.
 const NAMES: (&str, &str) = ("control socket", "socket");
 
-/// Sees to it that nobody listens at `path`.
+/// Checks that nothing listens at `path`.
 ///
 /// # Errors
-/// Somebody does, or something else than a socket is there.
+/// If something does, or if a file other than a socket is there.
 pub fn ensure_free(path: &Path) -> Result<(), Refusal> {
     unix::ensure_free(path, NAMES.0, NAMES.1)
 }
 
 impl ControlListener {
-    /// Listens at `path`, mode 0660, in place of a socket that nobody answers at.
+    /// Listens at `path` with mode 0660, replacing a stale socket.
     ///
     /// # Errors
-    /// As [`ensure_free`]; or the directory is missing or not writable.
+    /// As [`ensure_free`]; also if the directory is missing or not writable.
     pub fn bind(path: &Path) -> Result<Self, Refusal> {
         SocketFile::bind(path, NAMES.0, NAMES.1).map(ControlListener)
     }
@@ -149,7 +149,7 @@ async fn converse(
             more,
             asked,
         } = match message.len() {
-            // So much takes a while.
+            // Parsing this much takes a while.
             RESERVED_BYTES.. => yielding::spawn_blocking(move || understand(&message)).await?,
             _ => understand(&message)?,
         };
@@ -160,7 +160,7 @@ async fn converse(
         let bytes = match asked {
             Ok(ParsedCall::Known(value)) => encode(&done(value)),
             Ok(ParsedCall::Request(request)) if more && request.streaming() != ReplyMode::Never => {
-                // What is there already is made in turns; what is yet to happen nobody waits for.
+                // Snapshots of existing objects are made one at a time; streams of future events need not wait.
                 let turns = request.lists().then_some((admission, place));
                 match Rc::clone(service).follow(request).await {
                     Ok(replies) => {
@@ -189,7 +189,7 @@ async fn converse(
             drop(making);
             write(stream, &bytes, admission).await?;
         }
-        // Whoever has sent a thousand calls ahead waits for its turn like all others.
+        // A client that pipelines a thousand calls must not starve the others.
         tokio::task::yield_now().await;
     }
 }
@@ -207,7 +207,7 @@ async fn write(
     Ok(())
 }
 
-/// What a client does next, if it does it in time.
+/// Waits for the client's next read or write, up to its timeout.
 async fn progress(
     admission: &ClientAdmission,
     step: impl Future<Output = io::Result<usize>>,
@@ -232,8 +232,8 @@ fn done(parameters: Value) -> Reply {
     }
 }
 
-/// Sends replies until there are no more of them, and gives the last one; `None` when the client has hung up. A client that
-/// does not take them holds up nobody but itself: whoever makes them has a bound.
+/// Sends replies until the last, which it returns; `None` if the client has hung up. A client that does not take them
+/// delays only itself: the producer's buffer is bounded.
 async fn stream_out(
     stream: &mut UnixStream,
     received: &mut ReceiveBuffer,
@@ -255,7 +255,7 @@ async fn stream_out(
         let next = loop {
             tokio::select! {
                 following = &mut writing => break following?,
-                // What the client says meanwhile is for later.
+                // Whatever the client sends meanwhile is processed later.
                 got = received.read_ahead(&mut from) => {
                     if got? == 0 {
                         return Ok(None);
@@ -274,15 +274,15 @@ async fn stream_out(
     }
 }
 
-/// A call as it is understood.
+/// A parsed call.
 enum ParsedCall {
-    /// What every Varlink service knows of itself.
+    /// Answered by the Varlink service interface itself.
     Known(Value),
-    /// The daemon's business.
+    /// A request for the daemon.
     Request(Request),
 }
 
-/// A call, and how it is to be answered.
+/// A parsed call, and how to answer it.
 struct IncomingCall {
     oneway: bool,
     more: bool,
@@ -299,10 +299,10 @@ fn understand(message: &[u8]) -> io::Result<IncomingCall> {
     })
 }
 
-/// All messages that a client sends until it hangs up, as the server takes them; for tests and fuzzing.
+/// Reads all messages that a client sends until it hangs up, as the server does; for tests and fuzzing.
 ///
 /// # Errors
-/// The last one does not end, or is too long.
+/// If the last one is incomplete or too long.
 pub async fn messages(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<Bytes>> {
     let (admission, mut received) = (ClientAdmission::default(), ReceiveBuffer::default());
     let mut all = Vec::new();
@@ -374,7 +374,7 @@ fn error(name: &str, parameters: Value) -> Reply {
     }
 }
 
-/// A reply with these parameters.
+/// Frames a reply with these parameters.
 fn framed(mut parameters: Vec<u8>) -> Vec<u8> {
     parameters.splice(0..0, *b"{\"parameters\":");
     parameters.extend_from_slice(b"}\0");

@@ -1,4 +1,4 @@
-//! What a client has sent: bytes until there is a whole message.
+//! Receive buffer of a client, which collects bytes until a message is complete.
 
 use std::io;
 
@@ -10,25 +10,25 @@ use super::admission::{ByteQuota, ClientAdmission, RESERVED_BYTES};
 use super::{CLIENT_TIMEOUT, IDLE, progress};
 use crate::control::protocol::MAX_MESSAGE;
 
-/// Bytes that are asked of the kernel at once.
+/// Bytes requested from the kernel per read.
 const READ_CHUNK: usize = 16 << 10;
 
-/// Bytes that a client has sent and that are not read yet.
+/// Bytes that a client has sent and that are not parsed yet.
 #[derive(Default)]
 pub(super) struct ReceiveBuffer {
     bytes: BytesMut,
-    /// So many have no end of a message among them.
+    /// Length of the prefix known to contain no NUL.
     searched: usize,
     charge: ByteQuota,
-    /// What the charge is for, in bytes.
+    /// Number of bytes that `charge` covers.
     charged: usize,
 }
 
 impl ReceiveBuffer {
-    /// The next message without its final NUL; `None` when the client has hung up between two.
+    /// Returns the next message without its final NUL; `None` if the client has hung up between messages.
     ///
     /// # Errors
-    /// The client says nothing, does not come to the end of a message in time, or the message is too long.
+    /// If the client sends nothing, does not finish a message in time, or the message is too long.
     pub(super) async fn message(
         &mut self,
         from: &mut (impl AsyncRead + Unpin),
@@ -50,7 +50,7 @@ impl ReceiveBuffer {
             if self.searched > MAX_MESSAGE {
                 return Err(io::Error::other("the message is too long"));
             }
-            // From its first byte on a message has a time, however slowly it trickles in.
+            // The deadline runs from a message's first byte, however slowly the rest trickles in.
             let until = match self.searched {
                 0 => Instant::now() + IDLE,
                 _ => *deadline.get_or_insert_with(|| Instant::now() + CLIENT_TIMEOUT),
@@ -71,10 +71,10 @@ impl ReceiveBuffer {
         }
     }
 
-    /// Reads what a client says while it is being answered; 0 when it has hung up.
+    /// Reads what a client sends while its call is being answered. Returns 0 when it has hung up.
     ///
     /// # Errors
-    /// It says more than every client has room for.
+    /// If it sends more than the room that each client has of its own.
     pub(super) async fn read_ahead(
         &mut self,
         from: &mut (impl AsyncRead + Unpin),
@@ -88,8 +88,8 @@ impl ReceiveBuffer {
     async fn make_room(&mut self, admission: &ClientAdmission) {
         let after = self.bytes.len() + READ_CHUNK;
         if after > self.charged.max(RESERVED_BYTES) {
-            // Doubled, so that a long message is charged a few times only. What was charged before is given back first:
-            // whoever holds a part while it waits for more could wait for another that does the same.
+            // Doubled, so that a long message is charged only a few times. The earlier charge is released first: two
+            // clients that hold a part while waiting for more could deadlock.
             let wanted = (2 * after).min(MAX_MESSAGE + 2 * READ_CHUNK);
             self.charge = None;
             self.charge = admission.receive(wanted).await;

@@ -1,4 +1,4 @@
-//! What the packet path reads of an Ethernet link; what was learned outlives a change of configuration.
+//! Compiles Ethernet links; what was learned survives a change of configuration.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use super::{Compiler, lladdr};
 use crate::config::state::{DesiredState, EndpointSpec, LinkSpec};
 use crate::config::value::ModeValue;
 
-/// What an Ethernet link keeps from one configuration to the next.
+/// State of an Ethernet link that survives a new configuration.
 pub(super) struct RetainedBridge {
     live: Arc<LearnedState>,
-    /// The bucket of what is flooded, and the rate that it was made for.
+    /// Token bucket for flooded frames, and the rate it was created for.
     flood: (u32, Arc<Bucket>),
 }
 
@@ -29,7 +29,7 @@ impl RetainedBridge {
     }
 }
 
-/// Frames, not bytes, are what it counts; a second's worth may come at once.
+/// Counts frames rather than bytes; the burst is one second's worth.
 fn bucket(rate: u32) -> Arc<Bucket> {
     let rate = match rate {
         0 => u64::from(u32::MAX),
@@ -39,7 +39,7 @@ fn bucket(rate: u32) -> Arc<Bucket> {
 }
 
 impl Compiler {
-    /// The bridge of a link, where it is one.
+    /// Compiles the bridge of an Ethernet link; `None` for other links.
     pub(super) fn bridge(&mut self, state: &DesiredState, link: &LinkSpec) -> Option<BridgeConfig> {
         if link.mode != ModeValue::Ethernet {
             return None;

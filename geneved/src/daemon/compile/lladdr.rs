@@ -1,4 +1,4 @@
-//! A link's own MAC address, where nobody chose one.
+//! Default MAC address of a link.
 
 use std::fs;
 use std::path::Path;
@@ -8,9 +8,9 @@ use libgeneve::wire::ethernet::Mac;
 
 use crate::config::state::LinkSpec;
 
-/// The MAC address that was configured, or one that follows from this machine, the link's name and its VNI: the same after
-/// every start and every change of the underlay, and another on every host and for every VPC. Network namespaces are hosts
-/// of their own, whose addresses last as long as they do.
+/// Returns the configured MAC address, or one derived from this machine, the link's name and its VNI: stable across
+/// restarts and changes of the underlay, and different on every host and for every VPC. A network namespace counts as
+/// a host of its own, and its addresses last as long as it does.
 pub(in crate::daemon) fn lladdr(link: &LinkSpec) -> Mac {
     link.lladdr.unwrap_or_else(|| {
         let seed = format!("{}\n{}\n{}", machine(), link.name, link.vni);
@@ -20,7 +20,7 @@ pub(in crate::daemon) fn lladdr(link: &LinkSpec) -> Mac {
     })
 }
 
-/// What tells this machine, or this network namespace, from others (machine-id(5)).
+/// Identifies this machine, or this network namespace (machine-id(5)).
 fn machine() -> &'static str {
     static MACHINE: OnceLock<String> = OnceLock::new();
     MACHINE.get_or_init(|| {
@@ -32,9 +32,9 @@ fn machine() -> &'static str {
     })
 }
 
-/// The daemon's network namespace, where that is not the machine's own.
+/// The daemon's network namespace, if it is not the initial one.
 fn namespace() -> Option<String> {
-    // The kernel shows the settings of all namespaces together in its first one only (net/core/sysctl_net_core.c).
+    // The kernel shows global network settings in the initial namespace only (net/core/sysctl_net_core.c).
     if Path::new("/proc/sys/net/core/netdev_max_backlog").exists() {
         return None;
     }

@@ -1,7 +1,7 @@
-//! From the configured state to what the packet path reads.
+//! Compiles the configured state into what the packet path reads.
 //!
-//! Keeps what must survive a change: pools with their ports, buckets with their levels, hit counters,
-//! and the compiled forms of rules that stay as they are.
+//! Keeps what must survive a change: NAT pools with their ports, token buckets with their levels, hit counters, and
+//! the compiled forms of rules that do not change.
 
 mod l2;
 mod lladdr;
@@ -39,13 +39,13 @@ use crate::config::value::{AffinityValue, IfName, RateValue, SizeValue};
 use crate::random::HashKeys;
 use crate::refusal::Refusal;
 
-/// Ports of this host's own overlay address with which it stands in for endpoints of other VPCs. They are none of those
-/// that Linux gives to its own sockets by default (ip(7), `ip_local_port_range`).
+/// Ports of this host's own overlay address that stand for endpoints of other VPCs. They lie outside the range that
+/// Linux gives to its own sockets by default (ip(7), `ip_local_port_range`).
 const STAND_IN_PORTS: std::ops::RangeInclusive<u16> = 16_384..=32_767;
 /// Marks the pools of stand-ins, so that their ports are counted apart from those of the link's rules.
 const STAND_IN: u32 = 1 << 31;
 
-/// The broadcast addresses of networks that have one (RFC 919; RFC 3021 takes it from the smallest).
+/// Broadcast addresses of the networks that have one (RFC 919; RFC 3021 exempts the smallest).
 fn broadcasts<'a>(addresses: impl Iterator<Item = &'a IpNet>) -> Vec<Ipv4Addr> {
     let of = |address: &IpNet| match address {
         IpNet::V4(net) if net.prefix_len() < 31 => Some(net.broadcast()),
@@ -54,7 +54,7 @@ fn broadcasts<'a>(addresses: impl Iterator<Item = &'a IpNet>) -> Vec<Ipv4Addr> {
     addresses.filter_map(of).collect()
 }
 
-/// The links with endpoints that stand for one of `link`, each once.
+/// The links with endpoints that are proxies for one of `link`, each once.
 pub(super) fn proxies_into<'a>(
     state: &'a DesiredState,
     link: &'a IfName,
@@ -72,7 +72,7 @@ pub(super) fn proxies_into<'a>(
 /// Compiles links, and keeps what outlives a compilation.
 pub(super) struct Compiler {
     pub(super) key: Option<LabelKey>,
-    /// Of the tables that links have.
+    /// Hash keys of the links' tables.
     keys: HashKeys,
     pools: nat::PoolRegistry,
     buckets: BucketRegistry,
@@ -91,13 +91,13 @@ pub(super) struct Compiler {
 /// Whether a backend of a link's service passes its checks.
 pub(super) type IsHealthy<'a> = dyn Fn(&IfName, &ServiceSpec, (IpAddr, u16)) -> bool + 'a;
 
-/// The links that run, and where they are in the tables.
+/// Running links and their indices in the tables.
 pub(super) type LinkIndices = BTreeMap<IfName, LinkIndex>;
 
-/// Whether a state can be compiled with this key for labels, if `old` could.
+/// Checks that a state can be compiled with this label key, given that `old` could.
 ///
 /// # Errors
-/// Two labels of one endpoint have the same hash.
+/// If two labels of one endpoint have the same hash.
 pub(super) fn verify(
     key: Option<&LabelKey>,
     old: &DesiredState,
@@ -122,7 +122,7 @@ fn hashed(key: Option<&LabelKey>, labels: &LabelMap) -> Result<LabelSet, String>
 }
 
 impl Compiler {
-    /// A compiler that hashes labels with `key`, and gives links tables with `keys`.
+    /// Returns a compiler that hashes labels with `key` and gives the links' tables `keys`.
     pub(super) fn new(key: Option<LabelKey>, keys: HashKeys) -> Self {
         Compiler {
             key,
@@ -142,35 +142,36 @@ impl Compiler {
         }
     }
 
-    /// One that has compiled nothing yet.
+    /// A compiler with the same keys that has compiled nothing yet.
     pub(super) fn without_links(&self) -> Self {
         Compiler::new(self.key.clone(), self.keys.clone())
     }
 
-    /// The hashes of labels.
+    /// Hashes labels.
     pub(super) fn hashed(&self, labels: &LabelMap) -> Result<LabelSet, String> {
         hashed(self.key.as_ref(), labels)
     }
 
-    /// The options that are known.
+    /// Schema of the known options.
     pub(super) fn schema(state: &DesiredState) -> OptionSchema {
         let defined = state
             .options
             .values()
             .enumerate()
             .map(|(place, option)| OptionDef {
-                // Its own name may have letters that a schema's has not.
+                // The user's name may have characters that a schema's must not have.
                 name: format!("option-{place}"),
                 class: option.class,
                 kind: option.kind,
                 len: option.len,
             })
             .collect();
-        // What does not fit was refused when it was added.
+        // Definitions that do not fit were refused when they were added.
         OptionSchema::new(state.fabric.option_class.0, defined).unwrap_or_default()
     }
 
-    /// What the packet path reads of a link. `followed` are the addresses that others gave its interface; `healthy` says whether a backend passes its checks.
+    /// Compiles a link for the packet path. `followed` are the addresses that others gave its interface; `healthy`
+    /// says whether a backend passes its checks.
     pub(super) fn link(
         &mut self,
         state: &DesiredState,
@@ -381,7 +382,8 @@ impl Compiler {
         Ok(Some(nat))
     }
 
-    /// Where an endpoint of this VPC is proxied in another, this host speaks to it with its own address.
+    /// NAT rule for endpoints of this VPC that are proxied in other VPCs: this host talks to them from its own
+    /// address.
     fn proxy_pools(
         &mut self,
         link: &LinkSpec,
@@ -472,7 +474,7 @@ impl Compiler {
         Ok(Some(services))
     }
 
-    /// Forgets what a link does not use any more; to be called after tables were made of its compiled form.
+    /// Forgets what a link no longer uses; call after tables were made from its compiled form.
     fn prune(&mut self, state: &DesiredState, name: &IfName) {
         self.buckets.prune(name.as_str());
         if !state.links.contains_key(name) {
@@ -495,7 +497,7 @@ impl Compiler {
     }
 }
 
-/// Forgets the counters of a link that nobody else holds.
+/// Drops the counters of a link that nothing else refers to.
 fn keep_used<T>(all: &mut BTreeMap<IfName, HashMap<String, Arc<T>>>, name: &IfName) {
     if let Some(of) = all.get_mut(name) {
         of.retain(|_, counter| Arc::strong_count(counter) > 1);
@@ -505,7 +507,7 @@ fn keep_used<T>(all: &mut BTreeMap<IfName, HashMap<String, Arc<T>>>, name: &IfNa
     }
 }
 
-/// The links whose tables a plan outdates, as far as only objects of their own count.
+/// Links whose tables a plan outdates, as far as objects within links are concerned.
 pub(super) fn outdated_by(plan: &Plan) -> Outdated {
     // Options belong to all links.
     if plan.objects.iter().any(|step| step.dev.is_none()) {

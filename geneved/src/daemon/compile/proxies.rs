@@ -1,22 +1,21 @@
-//! Which links have endpoints that stand for endpoints of which others.
+//! Index of the links whose endpoints are proxies for endpoints of other links.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::state::DesiredState;
 use crate::config::value::IfName;
 
-/// Both ways round, so that neither is looked for among all endpoints.
+/// Kept in both directions, so that neither lookup has to scan all endpoints.
 #[derive(Debug, Default)]
 pub(super) struct Proxies {
     /// By the link that has the proxied endpoint.
     targets: BTreeMap<IfName, BTreeSet<IfName>>,
-    /// By the link that the endpoint stands for one of.
+    /// By the link whose endpoints are proxied.
     consumers: BTreeMap<IfName, BTreeSet<IfName>>,
 }
 
 impl Proxies {
-    /// Notes what the endpoints of `link` stand for now. Returns the links that this concerns: those that have one consumer
-    /// more or less.
+    /// Updates the targets that the endpoints of `link` stand for. Returns the links that gained or lost a consumer.
     pub(super) fn note(&mut self, state: &DesiredState, link: &IfName) -> BTreeSet<IfName> {
         let endpoints = state.endpoints_of(link);
         let new: BTreeSet<IfName> = endpoints
@@ -47,7 +46,7 @@ impl Proxies {
         self.targets.get(link).into_iter().flatten()
     }
 
-    /// The links with endpoints that stand for one of `link`.
+    /// The links with endpoints that are proxies for one of `link`.
     pub(super) fn consumers(&self, link: &IfName) -> impl Iterator<Item = &IfName> {
         self.consumers.get(link).into_iter().flatten()
     }

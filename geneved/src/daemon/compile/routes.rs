@@ -1,4 +1,4 @@
-//! What follows from a state without a secret or a table: routes, and how long options may be.
+//! Parts of the configuration that need neither secrets nor tables: routes, and the maximum length of options.
 
 use ipnet::IpNet;
 use libgeneve::label::LabelMap;
@@ -9,7 +9,7 @@ use libgeneve::vpc::{OptionLengths, RouteConfig};
 use crate::config::state::{DesiredState, LinkSpec, options_size};
 use crate::config::value::ModeValue;
 
-/// Bytes of the longest options that a link sends.
+/// Length in bytes of the longest options that a link sends.
 pub(in crate::daemon) fn options_len(state: &DesiredState, link: &LinkSpec) -> u16 {
     if !link.encapsulation.has_options() {
         return 0;
@@ -44,7 +44,7 @@ pub(in crate::daemon) fn options_len(state: &DesiredState, link: &LinkSpec) -> u
 
 pub(super) fn routes(state: &DesiredState, link: &LinkSpec) -> Vec<RouteConfig> {
     let mut routes = Vec::new();
-    // A bridge sends by MAC address.
+    // A bridge forwards by MAC address.
     if link.mode == ModeValue::Ethernet {
         return routes;
     }

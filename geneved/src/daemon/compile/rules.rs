@@ -1,4 +1,4 @@
-//! Rules and translations in the terms of the packet path.
+//! Converts policy and NAT rules to those of the packet path.
 
 use std::sync::Arc;
 

@@ -30,7 +30,8 @@ impl Site {
         }
     }
 
-    /// Makes a change as the daemon does: what is new runs before tables are made, and what is gone until they are there.
+    /// Applies a change in the daemon's order: new links run before tables are built, and removed ones until they are
+    /// in place.
     fn apply(&mut self, change: &Value) -> bool {
         let change: ObjectChange = serde_json::from_value(change.clone()).unwrap();
         let mut state = DesiredState::clone(&self.state);
@@ -75,7 +76,7 @@ impl Site {
         })
     }
 
-    /// Compiles everything anew: each link must stay what it is.
+    /// Recompiles everything and checks that no link changes.
     fn assert_complete(&mut self) {
         let kept = Arc::clone(&self.builder.tables);
         let whole = self.build(Outdated::All);

@@ -1,4 +1,4 @@
-//! The tables of all links, kept up with the state: what a change does not concern is not looked at.
+//! Tables of all links, updated incrementally: links that a change does not affect are not recompiled.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
@@ -15,23 +15,23 @@ use crate::config::value::IfName;
 use crate::daemon::backends::{UnhealthyBackends, target};
 use crate::net::mtu::{NestedTunnels, PathTable, RoutingLoop};
 
-/// Whose tables are to be compiled anew.
+/// Links whose tables have to be recompiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::daemon) enum Outdated {
-    /// Those of all links.
+    /// All links.
     All,
-    /// Those of these links, which may be new or gone.
+    /// These links, which may be new or gone.
     Links(BTreeSet<IfName>),
 }
 
 impl Outdated {
-    /// Those of this link.
+    /// Only this link.
     pub(in crate::daemon) fn link(name: IfName) -> Self {
         Outdated::Links(BTreeSet::from([name]))
     }
 }
 
-/// What is known of a link that runs.
+/// What is known of a running link.
 #[derive(Clone, Debug)]
 pub(in crate::daemon) struct RunningLink {
     pub(in crate::daemon) index: LinkIndex,
@@ -40,30 +40,30 @@ pub(in crate::daemon) struct RunningLink {
     pub(in crate::daemon) followed: Vec<IpNet>,
 }
 
-/// The configuration that tables are made of.
+/// Input for building tables.
 #[derive(Debug)]
 pub(in crate::daemon) struct TableInput {
     pub(in crate::daemon) state: Arc<DesiredState>,
     pub(in crate::daemon) paths: Arc<PathTable>,
     pub(in crate::daemon) down: UnhealthyBackends,
     pub(in crate::daemon) outdated: Outdated,
-    /// The links that run, of those that [`TableBuilder::concerned`] named.
+    /// The running links among those that [`TableBuilder::concerned`] named.
     pub(in crate::daemon) running: BTreeMap<IfName, RunningLink>,
 }
 
-/// Makes each snapshot of the tables of the one before it, and has what outlives them.
+/// Builds each snapshot of the tables from the previous one, and keeps what outlives them.
 pub(in crate::daemon) struct TableBuilder {
     pub(in crate::daemon) compiler: Compiler,
     pub(in crate::daemon) registry: HostRegistry,
-    /// Which backends get no flows.
+    /// Backends that get no flows.
     pub(in crate::daemon) down: UnhealthyBackends,
     tables: Arc<Tables>,
-    /// Where each link is in them.
+    /// Index of each link in the tables.
     places: BTreeMap<IfName, LinkIndex>,
 }
 
 impl TableBuilder {
-    /// One whose tables are empty.
+    /// Returns a builder whose tables are empty.
     pub(in crate::daemon) fn new(compiler: Compiler, hasher: FlowHasher) -> Self {
         TableBuilder {
             compiler,
@@ -74,14 +74,14 @@ impl TableBuilder {
         }
     }
 
-    /// One that stands here while this one is elsewhere.
+    /// Moves the builder out for work on another thread, and leaves an empty one in its place.
     pub(in crate::daemon) fn lend(&mut self) -> TableBuilder {
         let none = TableBuilder::new(self.compiler.without_links(), self.tables.hasher);
         mem::replace(self, none)
     }
 
-    /// The links whose tables are outdated with those of `outdated`: the backends of their services, or the links that their
-    /// proxied endpoints stand for, are not as they were. And, as the second, all that these look at.
+    /// Returns the links that have to be recompiled with `outdated`, because the backends of their services or the
+    /// links that their proxied endpoints stand for have changed; and second, all links that these refer to.
     pub(in crate::daemon) fn concerned(
         &mut self,
         state: &DesiredState,
@@ -101,7 +101,7 @@ impl TableBuilder {
         let mut more = BTreeSet::new();
         for name in &names {
             more.extend(self.compiler.proxies.note(state, name));
-            // It may have got another place.
+            // Its index may have changed.
             more.extend(self.compiler.proxies.consumers(name).cloned());
         }
         names.extend(more);
@@ -115,7 +115,7 @@ impl TableBuilder {
         (Outdated::Links(names), seen)
     }
 
-    /// The next snapshot.
+    /// Builds the next snapshot.
     pub(in crate::daemon) fn build(&mut self, input: TableInput) -> Arc<Tables> {
         let TableInput {
             state,
@@ -142,7 +142,7 @@ impl TableBuilder {
             Outdated::Links(names) => names.into_iter().collect(),
         };
         let places: LinkIndices = running.iter().map(|(n, r)| (n.clone(), r.index)).collect();
-        // A place may be another link's now, so all are left before any is taken.
+        // An index may belong to another link now, so free all indices before assigning any.
         let mut changed = Vec::new();
         for name in &names {
             let place = running.get(name).filter(|_| state.links.contains_key(name));
@@ -170,7 +170,7 @@ impl TableBuilder {
         Arc::clone(&self.tables)
     }
 
-    /// The next snapshot, in which flows of these links are decided again.
+    /// Builds the next snapshot, in which flows of these links are decided again.
     pub(in crate::daemon) fn again(&mut self, links: &[LinkIndex]) -> Arc<Tables> {
         self.tables = Arc::new(self.tables.again(self.tables.epoch + 1, links));
         Arc::clone(&self.tables)
@@ -208,7 +208,7 @@ impl TableBuilder {
     }
 }
 
-/// The links behind whose interfaces a host of the link `name` is.
+/// The links through whose interfaces a host of the link `name` is reached.
 fn behind(
     nested: &NestedTunnels,
     places: &LinkIndices,

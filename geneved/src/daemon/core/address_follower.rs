@@ -1,5 +1,5 @@
-//! The addresses that others give to the interfaces of links: packets for them are delivered there, as for those of the
-//! configuration.
+//! Addresses that others assign to the interfaces of links: packets for them are delivered there, like those for
+//! configured addresses.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -13,14 +13,15 @@ use crate::config::value::{IfName, ModeValue};
 use crate::daemon::compile::Outdated;
 use crate::net::interface::InterfaceStatus;
 
-/// Addresses of one interface that are followed beside the configured ones: whoever may give it addresses, perhaps a tenant in
-/// a namespace of its own, does not make the tables as large as it likes.
+/// Maximum number of followed addresses per interface beside the configured ones. Whoever may assign addresses,
+/// perhaps a tenant in its own namespace, must not be able to grow the tables without limit.
 const MAX_FOLLOWED: usize = 1024;
 
-/// So many changes of one interface are followed at once, and then one a second: each has the link's tables compiled anew.
+/// Number of changes to one interface that are followed at once, before the limit of one a second: each recompiles
+/// the link's tables.
 const FOLLOW_BURST: u64 = 10;
 
-/// What others made of the addresses of one interface, and how often of late.
+/// Addresses that others assigned to one interface, and the rate limit of changes.
 #[derive(Clone, Debug, Default)]
 pub(in crate::daemon) struct AddressFollower {
     addresses: Vec<IpNet>,
@@ -28,17 +29,17 @@ pub(in crate::daemon) struct AddressFollower {
     left_out: usize,
     since: Option<Instant>,
     changes: u64,
-    /// A change waits for its turn.
+    /// A change was deferred by the rate limit.
     pub(super) pending: bool,
 }
 
 impl AddressFollower {
-    /// The addresses that the configuration does not name.
+    /// The addresses that are not in the configuration.
     pub(super) fn addresses(&self) -> &[IpNet] {
         &self.addresses
     }
 
-    /// Follows what was seen, if it is time; whether anything is another than before.
+    /// Follows the observed addresses unless the rate limit defers it; returns whether anything changed.
     fn follow(&mut self, seen: &InterfaceStatus, link: &LinkSpec, now: Instant) -> bool {
         let (addresses, left_out) = others(seen, link);
         self.pending = false;
@@ -70,7 +71,7 @@ impl AddressFollower {
     }
 }
 
-/// The addresses of an interface that its link's configuration does not name, and how many of them are left out.
+/// The addresses of an interface that are not configured, and how many of them are left out.
 fn others(seen: &InterfaceStatus, link: &LinkSpec) -> (Vec<IpNet>, usize) {
     // Frames are delivered by MAC address.
     if link.mode == ModeValue::Ethernet {
@@ -89,7 +90,7 @@ fn others(seen: &InterfaceStatus, link: &LinkSpec) -> (Vec<IpNet>, usize) {
 }
 
 impl Core {
-    /// Follows the addresses of these links, after the kernel told that some have changed.
+    /// Follows the addresses of these links after the kernel reported changes.
     pub(in crate::daemon) async fn follow_addresses(&self, concerned: &AffectedLinks) {
         let mut inner = self.inner().await;
         let seen = observe(&inner, |name| concerned.has(name)).await;
@@ -100,7 +101,7 @@ impl Core {
     }
 }
 
-/// Follows what was seen of these links; those whose tables are outdated by it.
+/// Follows the observed addresses of these links; returns the links whose tables are outdated.
 pub(super) fn follow(
     inner: &mut CoreState,
     seen: &[(IfName, Option<InterfaceStatus>)],

@@ -8,8 +8,8 @@ use crate::daemon::core::running::LinkRuntime;
 use crate::io::{DescriptorBudget, SocketProfile};
 use crate::refusal::Refusal;
 
-/// What a port needs: for IPv4 and IPv6 a socket of each worker, one for what is of no VPC, and a handle to steer them by.
-/// Further sockets are opened as long as there are many descriptors.
+/// Descriptors for one port, each for IPv4 and IPv6: a socket per worker, one for datagrams that belong to no VPC,
+/// and a handle for steering. More sockets are opened if enough descriptors are available.
 pub(in crate::daemon) const fn for_port(workers: usize) -> usize {
     2 * (workers + 2)
 }
@@ -18,7 +18,7 @@ impl Core {
     /// Refuses a change that would not fit.
     ///
     /// # Errors
-    /// It needs more descriptors than there are, with the numbers.
+    /// If it needs more descriptors than available; the message has the numbers.
     pub(super) fn ensure_descriptors(
         &self,
         inner: &CoreState,
@@ -52,7 +52,7 @@ impl Core {
         }
     }
 
-    /// Of these links those that fit, and each other one with the cause.
+    /// Splits these links into those that fit, and the others with the cause.
     pub(super) fn fitting<'a>(
         &self,
         links: Vec<&'a LinkSpec>,
@@ -79,7 +79,7 @@ impl Core {
         (fit, others)
     }
 
-    /// The sockets that a link needs beside those of the profiles that were counted before.
+    /// Number of sockets that a link needs beside those of the profiles counted before.
     fn sockets_beside(&self, profiles: &mut Vec<SocketProfile>, link: &LinkSpec) -> usize {
         let profile = self.profile(link);
         if profiles.contains(&profile) {

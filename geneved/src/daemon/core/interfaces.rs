@@ -1,4 +1,4 @@
-//! The interfaces of links: made, changed and removed.
+//! Creation, change and removal of the links' interfaces.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, UdpSocket};
@@ -24,16 +24,16 @@ use crate::net::mtu::PathTable;
 use crate::net::netns;
 use crate::refusal::Refusal;
 
-/// What becomes of links that cannot be made ready now.
+/// What to do with links that cannot be made ready now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UnreadyPolicy {
-    /// The change is refused.
+    /// Refuse the change.
     Refuse,
-    /// They wait until they can; the others run.
+    /// Let them wait, and run the others.
     Wait,
 }
 
-/// Links to be made in one network namespace, each with the sockets that it will send from.
+/// Links to be created in one network namespace, with the sockets that each will send from.
 struct InterfaceBatch<'a> {
     links: Vec<&'a LinkSpec>,
     sockets: Vec<SourceSockets>,
@@ -44,7 +44,7 @@ struct InterfaceBatch<'a> {
 }
 
 impl<'a> InterfaceBatch<'a> {
-    /// One link that cannot be made now.
+    /// A batch of one link that cannot be created now.
     fn without_interface(link: &'a LinkSpec, cause: String, profile: SocketProfile) -> Self {
         InterfaceBatch {
             links: vec![link],
@@ -57,10 +57,10 @@ impl<'a> InterfaceBatch<'a> {
 }
 
 impl Core {
-    /// Makes the interfaces of these links and hands them to the workers. One that waited keeps its index.
+    /// Creates the interfaces of these links and hands them to the workers. A link that waited keeps its index.
     ///
     /// # Errors
-    /// One cannot be made, and none is.
+    /// If one cannot be created; then none is.
     pub(super) async fn bring_up(
         &self,
         inner: &mut CoreState,
@@ -110,7 +110,7 @@ impl Core {
         unready: UnreadyPolicy,
     ) -> Result<InterfaceBatch<'a>, Refusal> {
         let mut batch = InterfaceBatch {
-            // Looked at first: if the name leads to another namespace meanwhile, that is seen later.
+            // Read before entering: if the name moves to another namespace meanwhile, that is noticed later.
             netns: netns.as_deref().and_then(netns::identity),
             links,
             sockets: Vec::new(),
@@ -141,7 +141,7 @@ impl Core {
         match interface::create(netns, wanted, workers, all_or_none).await {
             Ok(made) => batch.made = made,
             Err(error) if all_or_none => return Err(refuse(&batch.links[0].name, &error)),
-            // The same error for each; it cannot be copied.
+            // The same error for each; it cannot be cloned.
             Err(error) => {
                 batch.causes = vec![Some(error.to_string()); batch.links.len()];
             }
@@ -189,7 +189,7 @@ impl Core {
         Ok(())
     }
 
-    /// The sockets that a link sends from, or why it cannot have them.
+    /// Opens the sockets that a link sends from, or says why it cannot have them.
     pub(super) fn sockets(
         &self,
         inner: &CoreState,
@@ -220,7 +220,7 @@ impl Core {
         self.forget_flows(&gone.into_iter().collect()).await;
     }
 
-    /// Ends all flows of links whose indices others may get.
+    /// Ends all flows of links whose indices may be reused.
     async fn forget_flows(&self, links: &BTreeSet<LinkIndex>) {
         if links.is_empty() {
             return;
@@ -244,13 +244,13 @@ impl Core {
     }
 }
 
-/// Whether a socket may be bound to this address now.
+/// Whether a socket can be bound to this address now.
 pub(super) fn is_local(address: IpAddr) -> bool {
     let bound = UdpSocket::bind((address, 0));
     !bound.is_err_and(|e| e.kind() == std::io::ErrorKind::AddrNotAvailable)
 }
 
-/// Removes the interfaces of many links at once; a few are as quick one by one.
+/// Removes the interfaces of many links in one batch; a few are as quick one by one.
 pub(super) async fn remove_many(inner: &CoreState, state: &DesiredState, names: &[IfName]) {
     const MANY: usize = 8;
     if names.len() < MANY {
@@ -268,13 +268,13 @@ pub(super) async fn remove_many(inner: &CoreState, state: &DesiredState, names: 
     }
     for (netns, all) in by_netns {
         if let Err(error) = interface::remove(netns, all).await {
-            // They go when the workers let go of them.
+            // They disappear when the workers close them.
             tracing::debug!(%error, "interfaces cannot be removed at once");
         }
     }
 }
 
-/// Has the interface of a link that was like `was` be like `link`.
+/// Changes the interface of a link from `was` to `link`.
 pub(super) async fn update(
     own: OwnInterface,
     link: &LinkSpec,
@@ -298,7 +298,7 @@ pub(super) async fn update_mtu(
 }
 
 fn interface_spec(link: &LinkSpec, mtu: u16, carrier: bool) -> InterfaceSpec {
-    // What the underlay takes away comes back with it; an MTU that somebody asked for is another matter.
+    // Addresses that the underlay's MTU rules out return with it; with an explicit MTU they are an error.
     let fits = |address: &&IpNet| link.mtu != MtuValue::Auto || can_have(address, mtu);
     InterfaceSpec {
         name: link.name.to_string(),
@@ -310,7 +310,7 @@ fn interface_spec(link: &LinkSpec, mtu: u16, carrier: bool) -> InterfaceSpec {
     }
 }
 
-/// What a link asks of the sockets that it sends from.
+/// Requirements of a link for the sockets that it sends from.
 pub(in crate::daemon) fn profile(link: &LinkSpec, daemon: &DaemonSettings) -> SocketProfile {
     SocketProfile {
         local: link.local,
@@ -323,7 +323,7 @@ pub(in crate::daemon) fn profile(link: &LinkSpec, daemon: &DaemonSettings) -> So
     }
 }
 
-/// The lowest index that no link has.
+/// The lowest unused index.
 pub(super) fn free_index(running: &BTreeMap<IfName, LinkRuntime>) -> LinkIndex {
     let used: BTreeSet<u32> = running.values().map(|r| r.index.0).collect();
     let free = used

@@ -1,8 +1,7 @@
-//! The running state and how it changes: all of a change, or none of it.
+//! The running state and its transactional changes.
 //!
-//! A change at run time, a reload and the start are the same thing: the plan from the state that
-//! runs to the state that is wanted. New interfaces come first, because they can fail; what goes is
-//! removed last, because that cannot.
+//! A change at run time, a reload and the start are the same operation: a plan from the running state to the desired
+//! one. New interfaces come first, because creating them can fail; removals come last, because they cannot.
 
 mod address_follower;
 mod descriptors;
@@ -58,49 +57,49 @@ use repair::LinkInterfaces;
 pub(in crate::daemon) use repair::{AffectedLinks, RENAMED_HINT};
 pub(in crate::daemon) use running::{LinkRuntime, Obstacle};
 
-/// The owner of engine, tables and state. Everything runs on one thread.
+/// Owner of engine, tables and state. Everything runs on one thread.
 pub(in crate::daemon) struct Core {
     engine: Engine,
     netlink: Handle,
     settings: DaemonSettings,
     secret: Option<LabelSecret>,
     config_path: PathBuf,
-    /// Held by whoever changes the state, from before anything is compared with it. Taken before `inner`.
+    /// Held while the state is changed, from before anything is compared with it. Taken before `inner`.
     changing: Mutex<()>,
     inner: Mutex<CoreState>,
-    /// How many links wait.
+    /// Number of waiting links.
     waiting: Cell<usize>,
-    /// The interfaces that changes are heard of.
+    /// Interfaces whose events are handled.
     interfaces: LinkInterfaces,
-    /// Which interfaces belong to the underlay.
+    /// Interfaces that belong to the underlay.
     pub(in crate::daemon) rx: std::cell::RefCell<RxDevices>,
     board: std::cell::RefCell<HealthBoard>,
     started: SystemTime,
     service_manager: ServiceManager,
     hub: EventHub,
-    /// Where dropped packets are seen, while somebody watches them.
+    /// Drop watcher, while a client watches drops.
     pub(in crate::daemon) drops: std::cell::RefCell<Option<DropReporter>>,
-    /// What was said of packets that were not delivered.
+    /// What was reported of undelivered packets.
     pub(in crate::daemon) told_undelivered: std::cell::RefCell<ToldUndelivered>,
-    /// What flows had counted, while somebody asks how busy they are.
+    /// Previous counts of flows, while a client asks for rates.
     pub(in crate::daemon) flow_memory: std::cell::RefCell<Option<FlowBaseline>>,
 }
 
-/// What changes, one change at a time.
+/// State that changes, one change at a time.
 pub(in crate::daemon) struct CoreState {
-    /// Shared, because what takes long is made of it beside the main loop.
+    /// Shared, so that long work can use it beside the main loop.
     pub(in crate::daemon) state: Arc<DesiredState>,
     pub(in crate::daemon) running: BTreeMap<IfName, LinkRuntime>,
-    /// Open ports, and whether datagrams over IPv6 without a checksum are let through.
+    /// Open ports, and whether each accepts IPv6 without a checksum.
     ports: BTreeMap<u16, bool>,
     /// Ports that links need and cannot have, and why.
     blocked: BTreeMap<u16, String>,
-    /// Who had a port before capabilities were given away, without which that cannot be seen.
+    /// Holders of ports found before capabilities were dropped, as they cannot be seen afterwards.
     holders: BTreeMap<u16, PortHolder>,
     pub(in crate::daemon) builder: TableBuilder,
     pub(in crate::daemon) unreachable: UnreachableHosts,
     pub(in crate::daemon) far: PeerDevices,
-    /// How the kernel routes to the hosts, as far as it has told of changes.
+    /// How the kernel routes to the hosts, up to the last event.
     pub(in crate::daemon) paths: Arc<PathTable>,
 }
 
@@ -152,12 +151,12 @@ impl Core {
         &self.engine
     }
 
-    /// Where everybody is told what happens.
+    /// Event hub for watchers.
     pub(in crate::daemon) fn hub(&self) -> &EventHub {
         &self.hub
     }
 
-    /// Who started the daemon.
+    /// The service manager.
     pub(in crate::daemon) fn service_manager(&self) -> &ServiceManager {
         &self.service_manager
     }
@@ -167,7 +166,7 @@ impl Core {
         self.started
     }
 
-    /// Asks or tells the board of health checks.
+    /// Runs `ask` on the health board.
     pub(in crate::daemon) fn board<R>(&self, ask: impl FnOnce(&mut HealthBoard) -> R) -> R {
         ask(&mut self.board.borrow_mut())
     }
@@ -180,7 +179,7 @@ impl Core {
         &self.settings
     }
 
-    /// The fabric's, as it was read at start.
+    /// The fabric's secret as read at start.
     pub(in crate::daemon) fn secret(&self) -> Option<&LabelSecret> {
         self.secret.as_ref()
     }
@@ -302,7 +301,7 @@ impl Core {
     ) -> Result<(), Refusal> {
         let old = Arc::clone(&inner.state);
         let mut steps = Yielder::default();
-        // A route to a new host may change the MTU of a link that is otherwise as it was.
+        // A route to a new host may change the MTU of a link that is otherwise unchanged.
         let mut done = Vec::new();
         let mut result = Ok(());
         for name in concerned {
@@ -355,7 +354,7 @@ impl Core {
         result
     }
 
-    /// Changes a link that has an interface in place: the interface, and the sockets that it sends from.
+    /// Changes a link with an interface in place: the interface, and the sockets that it sends from.
     async fn adjust(
         &self,
         inner: &mut CoreState,
@@ -378,7 +377,7 @@ impl Core {
             return Ok(());
         };
         match update(running.own(was), link, mtu, was).await {
-            // One bad link does not keep the others from what a file says.
+            // One bad link does not keep a file from being applied to the others.
             Err(refusal) if unready == UnreadyPolicy::Wait => {
                 self.note_defect(inner, link, &refusal)
             }
@@ -392,7 +391,7 @@ impl Core {
         Ok(())
     }
 
-    /// Makes these links anew. Where that is refused, they are as they were, as far as the kernel allows.
+    /// Creates these links again. If that is refused, restores them as far as the kernel allows.
     async fn replace(
         &self,
         inner: &mut CoreState,
@@ -411,7 +410,7 @@ impl Core {
             inner.running.extend(bare);
             let ran: Vec<_> = ran.into_iter().map(|(name, _)| name).collect();
             let paths = self.paths(inner, old, &Outdated::All).await;
-            // What cannot be put back now waits.
+            // Links that cannot be restored now wait.
             let _ = self
                 .bring_up(inner, old, &ran, &paths, UnreadyPolicy::Wait)
                 .await;
@@ -420,8 +419,8 @@ impl Core {
         result
     }
 
-    /// Asks neighbours whether they are still there, forgets those that are silent, and has flows follow those that moved to
-    /// another MAC address.
+    /// Probes neighbours, removes those that do not answer, and updates the flows of those whose MAC address has
+    /// changed.
     pub(in crate::daemon) async fn probe_neighbors(&self) {
         let moved = self.engine.probe_neighbors();
         if !moved.is_empty() {
@@ -444,7 +443,7 @@ impl Core {
     }
 }
 
-/// What is told of a host; of this one, without an address.
+/// Event about a host; about this one if there is no address.
 pub(in crate::daemon) fn host_event(
     address: Option<IpAddr>,
     what: &str,
@@ -457,17 +456,17 @@ pub(in crate::daemon) fn host_event(
     })
 }
 
-/// Drops a state that is no more, which takes a while if it is large.
+/// Drops an old state on another thread if it is large.
 fn discard(state: Arc<DesiredState>) {
     if state.is_long() {
-        // Where there is no thread it is dropped here.
+        // Without a thread it is dropped here.
         let _ = std::thread::Builder::new()
             .name("apart".into())
             .spawn(move || drop(state));
     }
 }
 
-/// Whether a link is to listen on another port than before.
+/// Whether a link's port changes.
 fn moves_port(inner: &CoreState, new: &DesiredState, name: &IfName) -> bool {
     let port = |state: &DesiredState| state.links.get(name).map(|link| link.port);
     port(&inner.state) != port(new)

@@ -1,4 +1,4 @@
-//! MTUs, as the ways through the underlay allow.
+//! MTUs of the links, as the paths through the underlay allow.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -20,8 +20,8 @@ use crate::net::mtu::{ComputedMtu, MtuBasis, PathKey, PathTable};
 use crate::net::underlay_monitor::UnderlayChanges;
 
 impl Core {
-    /// What each host of these links is reached by; who was asked for before is not asked for again. Only of `changed` links
-    /// anything is concluded anew, unless links lead through each other.
+    /// Looks up the paths to all hosts of these links; known paths are not looked up again. Only `changed` links are
+    /// evaluated anew, unless links lead through each other.
     pub(in crate::daemon) async fn paths(
         &self,
         inner: &CoreState,
@@ -65,7 +65,7 @@ impl Core {
         Arc::new(paths)
     }
 
-    /// What each host is reached by, after the underlay changed so.
+    /// Looks up the paths again that these changes of the underlay may affect.
     async fn paths_after(
         &self,
         inner: &CoreState,
@@ -96,7 +96,7 @@ impl Core {
         self.conclude(paths, state).await
     }
 
-    /// Concludes from the ways of all links.
+    /// Evaluates the paths of all links.
     async fn conclude(&self, mut paths: PathTable, state: &Arc<DesiredState>) -> Arc<PathTable> {
         let long = state.is_long();
         let state = Arc::clone(state);
@@ -113,12 +113,12 @@ impl Core {
         yielding::spawn_blocking_if(long, conclude).await
     }
 
-    /// Looks at the ways anew that may be others after interfaces, routes or addresses of the underlay changed, and sets
-    /// MTUs by them.
+    /// Looks up the paths again that may have changed with interfaces, routes or addresses of the underlay, and sets
+    /// the MTUs accordingly.
     pub(in crate::daemon) async fn underlay_changed(&self, changes: &UnderlayChanges) {
         let mut inner = self.inner().await;
         self.refresh_local_addresses(&mut inner).await;
-        // The address of a new link is a route, too, but leads to no host.
+        // The address of a new link is a route, too, but does not lead to a host.
         if !inner.paths.are_concerned(changes) {
             return;
         }
@@ -168,7 +168,7 @@ fn pairs_of(state: &DesiredState, link: &LinkSpec) -> Arc<[PathKey]> {
     hosts.map(|host| (host, link.local)).collect()
 }
 
-/// Every host that the link's remote, routes and endpoints name.
+/// All hosts that the link's remote, routes, endpoints and FDB entries name.
 pub(in crate::daemon) fn hosts_of(state: &DesiredState, link: &LinkSpec) -> Vec<IpAddr> {
     let routes = state.routes_of(&link.name).map(|(_, r)| &r.hosts);
     let endpoints = state.endpoints_of(&link.name).map(|(_, e)| &e.hosts);
@@ -178,8 +178,8 @@ pub(in crate::daemon) fn hosts_of(state: &DesiredState, link: &LinkSpec) -> Vec<
     all.into_iter().collect()
 }
 
-/// Whether IPv6 is to live on the link: the kernel takes it away from an interface with a smaller MTU. Whose frames a TAP
-/// carries is not known.
+/// Whether the link may carry IPv6: the kernel disables it below an MTU of 1280. What frames a TAP
+/// carries is unknown.
 fn carries_ipv6(state: &DesiredState, link: &LinkSpec) -> bool {
     let own = link.addresses.iter().any(|addr| addr.addr().is_ipv6());
     let routed = || {
@@ -195,7 +195,7 @@ fn carries_ipv6(state: &DesiredState, link: &LinkSpec) -> bool {
     link.mode == ModeValue::Ethernet || own || routed() || endpoint()
 }
 
-/// What of a link's configuration its MTU follows from.
+/// The configuration that a link's MTU is computed from.
 fn basis(state: &DesiredState, paths: &PathTable, link: &LinkSpec) -> MtuBasis {
     MtuBasis {
         hosts: measured(state, paths, link),
@@ -204,8 +204,8 @@ fn basis(state: &DesiredState, paths: &PathTable, link: &LinkSpec) -> MtuBasis {
     }
 }
 
-/// The MTU that a link is to have, and the sum behind the one that is computed. What a link that is `running` had of the
-/// underlay holds on while no way to any of its hosts is known.
+/// The MTU that a link should have, and how a computed one came about. While no path to any of its hosts is known, a
+/// `running` link keeps the value that it last got from the underlay.
 pub(super) fn mtu_of(
     state: &DesiredState,
     link: &LinkSpec,
@@ -232,7 +232,7 @@ pub(super) fn mtu_of(
     );
     match link.mtu {
         MtuValue::Auto => {
-            // An interface cannot have less, however little the underlay leaves.
+            // No interface can have less, however little the underlay leaves.
             let (least, family) = match basis.ipv6 {
                 true => (minimum(IpVersion::V6), "IPv6"),
                 false => (minimum(IpVersion::V4), "IPv4"),

@@ -1,4 +1,4 @@
-//! The UDP ports that the links need.
+//! UDP ports of the links.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -11,10 +11,11 @@ use crate::net::port_holder::{PortHolder, holder};
 use crate::refusal::Refusal;
 
 impl Core {
-    /// Opens what the wanted state needs and does not have yet. What is not to be had is noted as blocked.
+    /// Opens the ports that the desired state needs and that are not open yet. Ports that cannot be opened are
+    /// recorded as blocked.
     ///
     /// # Errors
-    /// One of the links in `must` cannot have its port.
+    /// If a link in `must` cannot have its port.
     pub(super) async fn open_ports(
         &self,
         inner: &mut CoreState,
@@ -24,7 +25,7 @@ impl Core {
         for (port, (zero, _)) in needed_ports(state) {
             match inner.ports.get(&port) {
                 Some(open) if *open || !zero => continue,
-                // A socket's checksum rule is set before its first datagram.
+                // A socket's checksum rule must be set before its first datagram, so the port is reopened.
                 Some(_) => self.engine.close_port(port).await,
                 None => {}
             }
@@ -47,7 +48,7 @@ impl Core {
         Ok(())
     }
 
-    /// Tries blocked ports again that these links need.
+    /// Retries blocked ports that these links need.
     pub(super) fn retry_ports(&self, inner: &mut CoreState, links: &[IfName]) {
         for (port, (zero, _)) in needed_ports(&inner.state) {
             let needs = |name: &IfName| inner.state.links.get(name).is_some_and(|l| l.port == port);
@@ -61,12 +62,12 @@ impl Core {
         }
     }
 
-    /// Why a port cannot be had, who has it, and what to do about it.
+    /// Why a port cannot be opened, who holds it, and what to do about it.
     async fn port_cause(&self, inner: &mut CoreState, port: u16, error: &StartError) -> String {
         if let StartError::Port { port, error } = error
             && error.kind() == io::ErrorKind::AddrInUse
         {
-            // Who it is may be seen only before capabilities are given away.
+            // The holder can be identified only before capabilities are dropped.
             let known = inner.holders.remove(port);
             let found = match known {
                 Some(holder) => Some(holder),
@@ -80,7 +81,7 @@ impl Core {
         error.to_string()
     }
 
-    /// Closes what the running state does not need, and what is open wider than it needs.
+    /// Closes ports that the running state does not need, and narrows those that accept more than it needs.
     pub(super) async fn close_ports(&self, inner: &mut CoreState) {
         let needed: BTreeMap<u16, bool> = needed_ports(&inner.state)
             .into_iter()
@@ -115,8 +116,8 @@ impl CoreState {
     }
 }
 
-/// The ports of a state's links: whether any of them accepts IPv6 without a checksum, and the name
-/// of one to put into complaints.
+/// Ports of a state's links: whether any of the links accepts IPv6 without a checksum, and the name of one for error
+/// messages.
 pub(in crate::daemon) fn needed_ports(state: &DesiredState) -> BTreeMap<u16, (bool, &IfName)> {
     let mut ports = BTreeMap::new();
     for link in state.links.values() {
@@ -125,7 +126,7 @@ pub(in crate::daemon) fn needed_ports(state: &DesiredState) -> BTreeMap<u16, (bo
     ports
 }
 
-/// Why a port cannot be had, and what to do about it.
+/// Why a port is not available, and what to do about it.
 pub(in crate::daemon) fn port_taken(port: u16, holder: &PortHolder) -> String {
     format!("UDP port {port} is taken by {holder}; {}", holder.remedy())
 }

@@ -1,8 +1,8 @@
-//! Changes made ready: what there will be, whether it can be, and what is to be done for it.
+//! Preparation of changes: the new state, whether it is possible, and the steps to get there.
 //!
-//! All of it is done beside the main loop, on a thread of its own where there is much. Who changes something holds
-//! `Core::changing` from then on until it is done, so that nothing is compared with what is not there any more; `Core::inner`
-//! is held only while the change is made.
+//! This happens beside the main loop, on a separate thread if there is much to do. A change holds `Core::changing`
+//! from here until it is complete, so that the state it was compared with stays current; `Core::inner` is held only
+//! while the change is made.
 
 use std::sync::Arc;
 
@@ -17,17 +17,17 @@ use crate::control::yielding;
 use crate::daemon::compile::{outdated_by, verify};
 use crate::refusal::Refusal;
 
-/// The most changes that are made at once without a thread of their own.
+/// Maximum number of changes prepared without a separate thread.
 const FEW_CHANGES: usize = 64;
 
-/// A state to be, and the steps to it from the one that runs.
+/// A new state, and the steps to it from the running one.
 struct PreparedChange {
     state: Arc<DesiredState>,
     plan: Plan,
 }
 
 impl Core {
-    /// Makes all of these changes or none.
+    /// Applies all of these changes or none.
     pub(in crate::daemon) async fn apply(
         &self,
         changes: Vec<ObjectChange>,
@@ -51,7 +51,7 @@ impl Core {
         let mut inner = self.inner().await;
         let changed = outdated_by(&plan);
         let paths = self.refuse_loops(&inner, &state, &changed).await?;
-        // Somebody else may have changed the interface; who sets the link wants it as it is set.
+        // Somebody else may have changed the interface; setting the link restores it.
         named.retain(|name| {
             inner.state.links.contains_key(name)
                 && state.links.contains_key(name)
@@ -78,7 +78,7 @@ impl Core {
         .await
     }
 
-    /// Runs this state instead; links that were lost are made anew, and those that cannot be made yet wait.
+    /// Switches to this state. Links that were lost are created again, and those that cannot be created yet wait.
     pub(in crate::daemon) async fn become_state(
         &self,
         state: DesiredState,
@@ -92,10 +92,10 @@ impl Core {
             .await
     }
 
-    /// What [`Core::become_state`] would do.
+    /// Returns what [`Core::become_state`] would do.
     ///
     /// # Errors
-    /// It would be refused.
+    /// If it would be refused.
     pub(in crate::daemon) async fn rehearse(&self, state: DesiredState) -> Result<Plan, Refusal> {
         let _changing = self.changing.lock().await;
         let PreparedChange { state, plan } =
@@ -104,7 +104,8 @@ impl Core {
         Ok(self.with_lost(&inner, &state, plan).await)
     }
 
-    /// Makes a state, which takes `long` or not, sees whether it can be compiled, and compares it with the one that runs.
+    /// Builds a state, checks that it compiles, and compares it with the running one; `long` says to use another
+    /// thread.
     async fn prepare(
         &self,
         long: bool,
@@ -123,7 +124,7 @@ impl Core {
         yielding::spawn_blocking_if(long, prepare).await
     }
 
-    /// The steps to this state, with those for what the kernel has not as it is configured.
+    /// Adds the steps that repair what differs in the kernel from its configuration.
     async fn with_lost(&self, inner: &CoreState, state: &DesiredState, mut plan: Plan) -> Plan {
         let stays = |name: &IfName| state.links.contains_key(name);
         let (absent, astray) = self.misplaced(inner).await;

@@ -1,4 +1,4 @@
-//! The running state compiled for the workers.
+//! Compiles the running state for the workers.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use crate::control::yielding;
 use crate::daemon::backends::UnhealthyBackends;
 use crate::daemon::compile::{Outdated, RunningLink, TableInput};
 
-/// The most objects that are compiled without a thread of their own.
+/// Maximum number of objects compiled without a separate thread.
 const FEW_OBJECTS: usize = 256;
 
 impl Core {
-    /// Compiles what is outdated for the workers, and publishes it with all else as it was.
+    /// Compiles what is outdated, and publishes it together with what is not.
     pub(in crate::daemon) async fn publish(&self, inner: &mut CoreState, outdated: Outdated) {
         let state = Arc::clone(&inner.state);
         let paths = Arc::clone(&inner.paths);

@@ -1,7 +1,8 @@
-//! What others do to the interfaces of links: seen, told, and set right where it is ours.
+//! Changes that others make to the interfaces of links: detected, reported, and reverted where the daemon is in
+//! charge.
 //!
-//! Ours are the MTU and the addresses that the configuration names. Whether an interface is up is the operator's: one
-//! that was set down from outside stays down and is shown so.
+//! The daemon is in charge of the MTU and of the configured addresses. Whether an interface is up is the operator's
+//! choice: one that was set down from outside stays down and is shown so.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -19,36 +20,36 @@ use crate::daemon::compile::Outdated;
 use crate::net::interface::{self, InterfaceStatus, can_have};
 use crate::net::netlink_watch::InterfaceEvent;
 
-/// Seconds between two looks at interfaces that no news come of.
+/// Seconds between two checks of interfaces for which no netlink events arrive.
 const DEAF_LOOKS: u32 = 5;
 
-/// The interfaces of links, as far as news of the kernel are told apart by them.
+/// Index of the links' interfaces, for filtering netlink events.
 #[derive(Debug, Default)]
 pub(super) struct LinkInterfaces {
     names: RefCell<HashSet<String>>,
-    /// Their names by number; another namespace may have the same number.
+    /// Names by interface index; indices may repeat across namespaces.
     by_index: RefCell<HashMap<u32, Vec<String>>>,
-    /// News of other namespaces do not come: interfaces there are looked at now and then.
+    /// Events from other namespaces are not received, so interfaces there are polled.
     deaf: Cell<bool>,
     looks: Cell<u32>,
 }
 
-/// The links whose interfaces have changed.
+/// The links whose interfaces may have changed.
 #[derive(Debug)]
 pub(in crate::daemon) enum AffectedLinks {
-    /// Those of these names.
+    /// The links with these names.
     Some(HashSet<String>),
-    /// Perhaps any.
+    /// Any link.
     All,
 }
 
 impl AffectedLinks {
-    /// Nobody yet.
+    /// No links.
     pub(in crate::daemon) fn none() -> Self {
         AffectedLinks::Some(HashSet::new())
     }
 
-    /// Whether it is nobody.
+    /// Whether there are none.
     pub(in crate::daemon) fn is_none(&self) -> bool {
         matches!(self, AffectedLinks::Some(names) if names.is_empty())
     }
@@ -62,12 +63,12 @@ impl AffectedLinks {
 }
 
 impl Core {
-    /// Whether changes are heard of that happen in other network namespaces.
+    /// Sets whether events from other network namespaces are received.
     pub(in crate::daemon) fn hears_of_namespaces(&self, hears: bool) {
         self.interfaces.deaf.set(!hears);
     }
 
-    /// Adds the links that news are about.
+    /// Adds the links that these events are about.
     pub(in crate::daemon) fn note(&self, news: &[InterfaceEvent], concerned: &mut AffectedLinks) {
         for news in news {
             match (news, &mut *concerned) {
@@ -77,7 +78,7 @@ impl Core {
                     if self.interfaces.names.borrow().contains(name) {
                         names.insert(name.clone());
                     }
-                    // It may have had another name until now.
+                    // The interface may have been renamed.
                     let by_index = self.interfaces.by_index.borrow();
                     names.extend(by_index.get(index).into_iter().flatten().cloned());
                 }
@@ -89,7 +90,7 @@ impl Core {
         }
     }
 
-    /// From here on news of these links concern the daemon.
+    /// Starts listening to events of these links.
     pub(super) fn listen_for(&self, inner: &CoreState, changed: &Outdated) {
         let mut names = self.interfaces.names.borrow_mut();
         let Outdated::Links(changed) = changed else {
@@ -104,13 +105,13 @@ impl Core {
         }
     }
 
-    /// The same for links whose interfaces are about to be made.
+    /// Does the same for links whose interfaces are about to be created.
     pub(super) fn listen_for_new(&self, links: &[IfName]) {
         let mut names = self.interfaces.names.borrow_mut();
         names.extend(links.iter().map(ToString::to_string));
     }
 
-    /// Looks after what nobody tells of; to be called every second or so.
+    /// Polls what the kernel sends no events for; call about once a second.
     pub(in crate::daemon) async fn check_interfaces(&self) {
         self.check_namespaces().await;
         self.note_namespaces(&*self.inner().await).await;
@@ -128,7 +129,7 @@ impl Core {
         }
     }
 
-    /// Looks at interfaces, after the kernel told that something about them has changed.
+    /// Checks interfaces after the kernel reported a change.
     pub(in crate::daemon) async fn interfaces_changed(&self, concerned: &AffectedLinks) {
         let mut inner = self.inner().await;
         let mut changed = self.recover_returned(&mut inner, concerned).await;
@@ -142,7 +143,7 @@ impl Core {
                 changed.extend(self.note_absent(&mut inner, name));
                 continue;
             };
-            // Nobody is told of the one that the kernel makes.
+            // Watchers are not told of the address that the kernel generates.
             let seen = InterfaceStatus {
                 link_local: None,
                 ..seen
@@ -209,7 +210,7 @@ impl Core {
         self.tell_links(&inner, &changed).await;
     }
 
-    /// Notes what the kernel refused; it is tried again later.
+    /// Records what the kernel refused; it is retried later.
     pub(super) fn note_defect(&self, inner: &mut CoreState, link: &LinkSpec, error: &dyn Display) {
         let Some(running) = inner.running.get_mut(&link.name) else {
             return;
@@ -224,8 +225,8 @@ impl Core {
         running.defect = defect;
     }
 
-    /// Links whose interfaces are not where they belong; and those whose interfaces are not as they are configured: their
-    /// MTU, their addresses, or whether they are up.
+    /// Links whose interfaces are missing; and those whose interfaces differ from the configuration in MTU, addresses
+    /// or admin state.
     pub(super) async fn misplaced(&self, inner: &CoreState) -> (Vec<IfName>, Vec<IfName>) {
         let (mut absent, mut astray) = (Vec::new(), Vec::new());
         for (name, seen) in observe(inner, |_| true).await {
@@ -244,8 +245,8 @@ impl Core {
         (absent, astray)
     }
 
-    /// Notes that an interface is not found under its name; tells it at the second look, because one that was removed is
-    /// told of otherwise by then.
+    /// Records that an interface is not found under its name. Reports it on the second check only, because a removal
+    /// has been reported by other means by then.
     fn note_absent(&self, inner: &mut CoreState, name: IfName) -> Option<IfName> {
         let running = inner.running.get_mut(&name)?;
         if !std::mem::replace(&mut running.absent, true) {
@@ -260,7 +261,7 @@ impl Core {
         Some(name)
     }
 
-    /// Takes back interfaces that were elsewhere and have their name again.
+    /// Takes back interfaces that had been renamed or moved and have their name again.
     async fn recover_returned(
         &self,
         inner: &mut CoreState,
@@ -291,7 +292,7 @@ impl Core {
         returned
     }
 
-    /// Tells that a link has its interface again. To be renamed it had to be down, and it may be so still.
+    /// Reports that a link has its interface again. It had to be down for renaming, and may still be.
     fn tell_returned(&self, name: &IfName, down: bool) {
         let hint = match down {
             true => {
@@ -305,11 +306,11 @@ impl Core {
     }
 }
 
-/// Why a link whose queues are open is lost all the same, and what to do.
+/// Why a link with open queues is lost all the same, and what to do.
 pub(in crate::daemon) const RENAMED_HINT: &str = "the interface was renamed or moved to another namespace; give its name back with \"ip link set\", or have it made anew with \"geneved reload\"";
 
-/// What the kernel says of the interfaces of these links, if they have one; `None` where it knows none of this name, or
-/// another one has it.
+/// Reads the interfaces of these links from the kernel; `None` if there is no interface of this name, or another one
+/// has it.
 pub(super) async fn observe(
     inner: &CoreState,
     wanted: impl Fn(&IfName) -> bool,
@@ -340,7 +341,7 @@ pub(super) async fn observe(
     all
 }
 
-/// Why an interface of this MTU cannot have some of its addresses.
+/// Why an interface with this MTU cannot have some of its addresses.
 fn unusable_addresses(addresses: &[IpNet], mtu: u16) -> Option<String> {
     let mut barred = addresses.iter().filter(|a| !can_have(a, mtu));
     let first = barred.next()?;

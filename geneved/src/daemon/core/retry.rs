@@ -1,4 +1,4 @@
-//! Links that cannot work now: noted, told once, and made ready as soon as they can be.
+//! Links that cannot work now: recorded, reported once, and brought up as soon as possible.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,15 +17,15 @@ use crate::net::interface::{self, InterfaceStatus};
 use crate::net::netns;
 
 impl Core {
-    /// How often [`Core::retry_links`] is to be called while a link waits.
+    /// Interval at which [`Core::retry_links`] is called while a link waits.
     pub(in crate::daemon) const RETRY: Duration = RetryBackoff::FIRST;
 
-    /// How many links wait.
+    /// Number of waiting links.
     pub(in crate::daemon) fn waiting(&self) -> usize {
         self.waiting.get()
     }
 
-    /// Tries again to make ready what waits.
+    /// Retries waiting links.
     pub(in crate::daemon) async fn retry_links(&self) {
         let mut inner = self.inner().await;
         let now = Instant::now();
@@ -60,7 +60,7 @@ impl Core {
             let state = inner.state.clone();
             let paths = self.paths(inner, &state, &Outdated::All).await;
             let made = self.bring_up(inner, &state, &bare, &paths, UnreadyPolicy::Wait);
-            // Nothing is refused here.
+            // `Unready::Wait` never refuses.
             let _ = made.await;
             let ready = |name: &IfName| {
                 inner
@@ -77,7 +77,7 @@ impl Core {
         }
     }
 
-    /// Gives a link that has an interface the sockets that it waits for, if they can be had; says whether they can.
+    /// Gives a link that has an interface the sockets that it waits for; returns whether that was possible.
     async fn connect(&self, inner: &mut CoreState, name: &IfName) -> bool {
         let Some(link) = inner.state.links.get(name).cloned() else {
             return false;
@@ -94,7 +94,7 @@ impl Core {
         }
     }
 
-    /// Has a link that has an interface send from these sockets.
+    /// Makes a link that has an interface send from these sockets.
     pub(super) async fn reconnect(
         &self,
         inner: &mut CoreState,
@@ -111,7 +111,7 @@ impl Core {
         }
     }
 
-    /// Takes its sockets from a link, whose interface stays.
+    /// Takes a link's sockets away; its interface stays.
     pub(super) async fn disconnect(&self, inner: &mut CoreState, link: &LinkSpec, cause: String) {
         if let Some(running) = inner.running.get(&link.name) {
             let none = SourceSockets::none(self.profile(link));
@@ -129,7 +129,7 @@ impl Core {
         self.count_waiting(inner);
     }
 
-    /// Addresses of this host may have come and gone: links whose local address is one of them follow.
+    /// Checks local addresses: links follow as theirs come and go.
     pub(super) async fn refresh_local_addresses(&self, inner: &mut CoreState) {
         let mut gone = Vec::new();
         let mut waiting = Vec::new();
@@ -156,7 +156,7 @@ impl Core {
         self.make_ready(inner, waiting).await;
     }
 
-    /// Names of network namespaces may have been deleted, or given to others; to be called every second or so.
+    /// Checks whether names of network namespaces were deleted or reused; call about once a second.
     pub(in crate::daemon) async fn check_namespaces(&self) {
         let mut inner = self.inner().await;
         let mut now: BTreeMap<&str, Option<netns::NetnsId>> = BTreeMap::new();
@@ -176,7 +176,7 @@ impl Core {
             }
         }
         if nameless {
-            // Health checks are made inside, and would keep it alive.
+            // Health checks run inside it, and would keep it alive.
             let nothing = Outdated::Links(BTreeSet::new());
             self.publish(&mut inner, nothing).await;
         }
@@ -189,7 +189,7 @@ impl Core {
         }
     }
 
-    /// Notes that a link's interface vanished.
+    /// Records that a link's interface vanished.
     pub(in crate::daemon) async fn link_lost(&self, index: LinkIndex, error: &io::Error) {
         let mut inner = self.inner().await;
         let found = inner
@@ -209,7 +209,8 @@ impl Core {
             self.tell_links(&inner, &[name]).await;
             return;
         }
-        // The event may be about the link that had this index before; an interface of this name may be somebody else's.
+        // The event may be about the link that had this index before; and the interface of this name may be another
+        // one.
         let seen = interface::observe(netns, vec![name.to_string()]).await;
         let ours = |seen: &InterfaceStatus| seen.ifindex == number;
         if seen.is_ok_and(|seen| seen.iter().any(ours)) {
@@ -228,7 +229,7 @@ impl Core {
         self.tell_links(&inner, &[name]).await;
     }
 
-    /// Lets go of an interface that is gone, or of no use any more; the link waits for another one.
+    /// Releases an interface that is gone or useless; the link waits for a new one.
     async fn without_interface(&self, inner: &mut CoreState, name: &IfName, cause: String) {
         if let Some(running) = inner.running.get_mut(name) {
             self.engine.detach(&[running.index]).await;
@@ -239,7 +240,7 @@ impl Core {
         self.set_obstacle(inner, name, Some(Obstacle::NoInterface(cause)));
     }
 
-    /// Tells once that a link waits, and why, and that it waits no more.
+    /// Reports once that a link waits, and why, and once that it no longer does.
     pub(super) fn report_obstacle(
         &self,
         name: &IfName,
@@ -272,7 +273,7 @@ impl Core {
 
 async fn set_carrier(link: &LinkSpec, running: &LinkRuntime, on: bool) {
     if let Err(error) = interface::set_carrier(running.own(link), on).await {
-        // Linux before 4.20 does not take it; the link works, or does not, all the same.
+        // Linux before 4.20 does not support it; the link works, or does not, regardless.
         tracing::debug!(link = %link.name, %error, "the carrier cannot be switched");
     }
 }

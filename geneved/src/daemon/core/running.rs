@@ -1,4 +1,4 @@
-//! What is known of a link while the daemon runs: its interface, and what keeps it from working.
+//! Run-time state of a link: its interface, and what keeps it from working.
 
 use std::time::{Duration, Instant};
 
@@ -11,29 +11,29 @@ use crate::net::interface::{InterfaceStatus, OwnInterface};
 use crate::net::mtu::ComputedMtu;
 use crate::net::netns::NetnsId;
 
-/// A link as it runs, or why it does not.
+/// Run-time state of a link, or why it does not run.
 #[derive(Clone, Debug)]
 pub(in crate::daemon) struct LinkRuntime {
     pub(in crate::daemon) index: LinkIndex,
     pub(in crate::daemon) sum: ComputedMtu,
-    /// The MTU that its interface is to have.
+    /// The MTU that its interface should have.
     pub(in crate::daemon) mtu: u16,
     pub(in crate::daemon) obstacle: Option<Obstacle>,
-    /// The number of its interface, 0 where it has none: another interface may get its name.
+    /// Index of its interface, or 0 without one: the name may pass to another interface.
     pub(in crate::daemon) ifindex: u32,
-    /// The network namespace that its interface was put into, where that is not the daemon's own.
+    /// Network namespace that its interface was moved to, if not the daemon's own.
     pub(super) netns: Option<NetnsId>,
-    /// Somebody deleted the name of its namespace; the interface may live on in it.
+    /// The name of its namespace was deleted; the interface may live on in it.
     pub(in crate::daemon) nameless: bool,
-    /// What could not be given back to the interface, and why.
+    /// What could not be restored on the interface, and why.
     pub(in crate::daemon) defect: Option<String>,
     pub(super) repairs: RepairLimit,
-    /// The addresses that others gave its interface.
+    /// Addresses that others gave its interface.
     pub(super) following: AddressFollower,
     pub(super) attempts: RetryBackoff,
-    /// The interface as those who watch were told of it last.
+    /// The interface as last reported to watchers.
     pub(super) told: Option<InterfaceStatus>,
-    /// It was not found at the last look. One that was removed is told of by the worker that reads it.
+    /// Not found at the last check. A removal is reported by the worker that reads the interface.
     pub(super) absent: bool,
 }
 
@@ -56,7 +56,7 @@ impl LinkRuntime {
         }
     }
 
-    /// Whether it has an interface, whether or not packets can leave by it.
+    /// Whether it has an interface, even if packets cannot leave yet.
     pub(in crate::daemon) fn has_interface(&self) -> bool {
         matches!(self.obstacle, None | Some(Obstacle::NoSockets(_)))
     }
@@ -66,7 +66,7 @@ impl LinkRuntime {
         self.ifindex == seen.ifindex
     }
 
-    /// Its interface, which is to be that of this link.
+    /// Its interface, given that this is its link.
     pub(super) fn own(&self, link: &LinkSpec) -> OwnInterface {
         OwnInterface {
             netns: link.netns.clone(),
@@ -75,7 +75,7 @@ impl LinkRuntime {
         }
     }
 
-    /// Whether it is made anew on a reload.
+    /// Whether a reload creates it again.
     pub(super) fn is_lost(&self) -> bool {
         matches!(
             self.obstacle,
@@ -83,7 +83,7 @@ impl LinkRuntime {
         )
     }
 
-    /// Whether it is made ready as soon as what keeps it from that is gone.
+    /// Whether it becomes ready as soon as its obstacle is gone.
     pub(in crate::daemon) fn waits(&self) -> bool {
         matches!(
             self.obstacle,
@@ -92,22 +92,22 @@ impl LinkRuntime {
     }
 }
 
-/// What keeps a link from working, with the cause in words.
+/// What keeps a link from working, with a description of the cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::daemon) enum Obstacle {
-    /// Somebody removed its interface, which is made again when somebody asks for it.
+    /// Its interface was removed; it is created again on request.
     Removed(String),
-    /// Somebody renamed its interface, or moved it to another namespace; another one may have its name. It is made again when somebody asks for it, and
-    /// taken back where it comes back.
+    /// Its interface was renamed or moved to another namespace, and another one may have its name. It is created
+    /// again on request, and taken back if it returns.
     Elsewhere(String),
-    /// Its interface cannot be made yet.
+    /// Its interface cannot be created yet.
     NoInterface(String),
-    /// It has an interface, but its port or its local address cannot be had yet.
+    /// It has an interface, but its port or its local address is not available yet.
     NoSockets(String),
 }
 
 impl Obstacle {
-    /// Why.
+    /// The description of the cause.
     pub(in crate::daemon) fn cause(&self) -> &str {
         let (Obstacle::Removed(cause)
         | Obstacle::Elsewhere(cause)
@@ -116,7 +116,7 @@ impl Obstacle {
         cause
     }
 
-    /// The link's state in a word.
+    /// The link's state as one word.
     pub(in crate::daemon) fn state(&self) -> &'static str {
         match self {
             Obstacle::Removed(_) | Obstacle::Elsewhere(_) => "lost",
@@ -125,7 +125,7 @@ impl Obstacle {
     }
 }
 
-/// When it is tried again to make a link ready: soon at first, then every second.
+/// Schedule of attempts to bring up a link: short intervals at first, then every second.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RetryBackoff {
     next: Option<Instant>,
@@ -136,7 +136,7 @@ impl RetryBackoff {
     pub(super) const FIRST: Duration = Duration::from_millis(250);
     const LONGEST: Duration = Duration::from_secs(1);
 
-    /// Whether it is time; notes an attempt if so.
+    /// Whether an attempt is due; counts it if so.
     pub(super) fn due(&mut self, now: Instant) -> bool {
         if self.next.is_some_and(|next| now < next) {
             return false;
@@ -147,21 +147,21 @@ impl RetryBackoff {
     }
 }
 
-/// How often an interface was set right of late: whoever changes it again and again is not fought.
+/// Rate limit of repairs to an interface, so that the daemon does not fight another program.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RepairLimit {
     since: Option<Instant>,
     count: u32,
-    /// It is not as it should be, and is left so for the moment.
+    /// A difference is left alone for the moment.
     pub(super) pending: bool,
 }
 
 impl RepairLimit {
-    /// Repairs within the window.
+    /// Maximum number of repairs within the window.
     const BURST: u32 = 5;
     const WINDOW: Duration = Duration::from_secs(30);
 
-    /// Whether one more is allowed now.
+    /// Whether another repair is allowed now.
     pub(super) fn allow(&mut self, now: Instant) -> bool {
         if self
             .since
@@ -174,29 +174,29 @@ impl RepairLimit {
         !self.pending
     }
 
-    /// What was to be set right cannot be: it is tried again when the window is over.
+    /// Records that a repair failed: it is retried when the window is over.
     pub(super) fn failed(&mut self) {
         (self.count, self.pending) = (Self::BURST + 1, true);
     }
 
-    /// Whether this is the first that is not allowed.
+    /// Whether this is the first repair over the limit.
     pub(super) fn just_ended(&self) -> bool {
         self.count == Self::BURST + 1
     }
 }
 
-/// How an interface differs from what it should be.
+/// How an interface differs from its configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct InterfaceDrift {
     /// The MTU that it should have.
     pub(super) mtu: Option<u16>,
-    /// Configured addresses that it has not.
+    /// Configured addresses that it lacks.
     pub(super) missing: Vec<IpNet>,
 }
 
 impl InterfaceDrift {
-    /// Compares what the kernel says with what is configured. The addresses of an interface that is down are left
-    /// alone: the kernel keeps none of IPv6 there.
+    /// Compares an interface with its configuration. Addresses of an interface that is down are ignored: the kernel
+    /// keeps no IPv6 addresses there.
     pub(super) fn of(seen: &InterfaceStatus, mtu: u16, addresses: &[IpNet]) -> Self {
         let missing = |address: &&IpNet| {
             seen.is_up()

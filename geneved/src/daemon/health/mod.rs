@@ -1,11 +1,10 @@
-//! Health checks: whether the backends of services answer.
+//! Health checks of the backends of services.
 //!
-//! Owns who is watched and what is known of each. How one check is made is `probe`'s, what a row of
-//! results means `verdict`'s. Acting on it, that is publishing tables without a backend, is the
-//! daemon core's business.
+//! Owns the list of targets and what is known of each. `probe` makes a single check, and `verdict` interprets a
+//! series of results. Acting on it, by publishing tables without a backend, is up to the daemon core.
 //!
-//! Checks run on a thread for each network namespace, so that they see what the link's interface
-//! sees, and so that thousands of them do not hold up the control side.
+//! Checks run on one thread per network namespace, so that they see what the link's interface sees, and so that
+//! thousands of them do not hold up the control side.
 
 mod probe;
 mod tracker;
@@ -26,28 +25,29 @@ use crate::config::value::CheckValue;
 use crate::net::netns;
 use crate::random;
 
-/// Changes that may wait for the daemon; when it is that far behind, checks wait too.
+/// Capacity of the queue of changes; when it is full, checks wait for the daemon.
 const CHANGES: usize = 1024;
 
-/// What is checked, and from where.
+/// Target of a health check, and where it is checked from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CheckTarget {
-    /// The link's interface: checks leave by it, so that a VPC whose addresses exist elsewhere too is asked itself.
+    /// The link's interface. Checks are bound to it, so that they reach this VPC even if the address exists elsewhere
+    /// too.
     pub link: String,
-    /// The network namespace of that interface; `None` for the daemon's own.
+    /// Network namespace of that interface; `None` for the daemon's own.
     pub netns: Option<String>,
     /// The backend's address in the VPC.
     pub addr: IpAddr,
-    /// The backend's port; a check by TCP needs one.
+    /// The backend's port; a TCP check needs one.
     pub port: Option<u16>,
     /// How it is checked; [`CheckValue::None`] is never checked and stays [`CheckedHealth::Unknown`].
     pub check: CheckValue,
-    /// How often, and what makes a difference.
+    /// Interval and thresholds.
     pub pace: CheckTiming,
 }
 
 impl CheckTarget {
-    /// Whether both are the same backend, asked the same way.
+    /// Whether both are the same backend, checked the same way.
     fn asks_as(&self, other: &CheckTarget) -> bool {
         let pace = self.pace;
         *self
@@ -66,36 +66,36 @@ impl CheckTarget {
     }
 }
 
-/// What is known of a backend.
+/// Health of a backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum CheckedHealth {
-    /// Not enough yet, or nothing is checked.
+    /// Not enough results yet, or no check.
     #[default]
     Unknown,
     /// It answers.
     Up,
-    /// It does not answer, and why not.
+    /// It does not answer, with the reason.
     Down(String),
 }
 
 impl CheckedHealth {
-    /// Whether it gets new flows: what is unknown does.
+    /// Whether it gets new flows; an unknown backend does.
     #[must_use]
     pub fn counts_as_up(&self) -> bool {
         !matches!(self, CheckedHealth::Down(_))
     }
 }
 
-/// A backend is not as it was.
+/// Health change of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthChange {
     /// The backend.
     pub target: CheckTarget,
-    /// How it is from here on.
+    /// Its new health.
     pub health: CheckedHealth,
 }
 
-/// Who is watched, and what is known of each.
+/// Targets of health checks, and what is known of each.
 #[derive(Debug)]
 pub struct HealthBoard {
     changes: mpsc::Sender<HealthChange>,
@@ -103,8 +103,8 @@ pub struct HealthBoard {
 }
 
 impl HealthBoard {
-    /// A board that watches nobody yet, and the changes that it will tell. A change may come after its target
-    /// is no longer watched; [`HealthBoard::state`] has the last word.
+    /// Returns an empty board, and the channel on which it reports changes. A change may arrive after its target is
+    /// no longer watched; [`HealthBoard::state`] is authoritative.
     #[must_use]
     pub fn new() -> (HealthBoard, mpsc::Receiver<HealthChange>) {
         let (changes, receiver) = mpsc::channel(CHANGES);
@@ -115,8 +115,8 @@ impl HealthBoard {
         (board, receiver)
     }
 
-    /// Watches exactly these. What was watched before keeps what is known of it, also where it is asked more or less
-    /// often now, unless its network namespace was made anew.
+    /// Watches exactly these targets. Targets watched before keep their health, even if the interval changes, unless
+    /// their network namespace was created anew.
     pub fn watch(&mut self, targets: impl IntoIterator<Item = CheckTarget>) {
         let mut wanted: HashMap<Option<String>, HashSet<CheckTarget>> = HashMap::new();
         for target in targets.into_iter().filter(CheckTarget::checkable) {
@@ -128,7 +128,7 @@ impl HealthBoard {
             let identity = netns.as_deref().and_then(netns::identity);
             let known = self.checkers.remove(&netns);
             if netns.is_some() && identity.is_none() {
-                // Its checks would keep alive a namespace that was deleted.
+                // Its checks would keep a deleted namespace alive.
                 continue;
             }
             let known = known.filter(|c| c.identity == identity && !c.orders.is_closed());
@@ -156,7 +156,7 @@ impl HealthBoard {
     }
 }
 
-/// The health of one target, written by its checks and read by the board.
+/// Health of one target, written by its checks and read by the board.
 #[derive(Clone, Debug, Default)]
 struct SharedHealth(Arc<Mutex<CheckedHealth>>);
 
@@ -177,10 +177,10 @@ enum CheckerCommand {
     Leave(CheckTarget),
 }
 
-/// The checks in one network namespace; its thread ends when this is dropped.
+/// Runs the checks in one network namespace; its thread ends when this is dropped.
 #[derive(Debug)]
 struct Checker {
-    /// Tells a namespace from another one that was made under its name.
+    /// Distinguishes a namespace from a later one of the same name.
     identity: Option<netns::NetnsId>,
     orders: mpsc::UnboundedSender<CheckerCommand>,
     watched: HashMap<CheckTarget, SharedHealth>,
@@ -271,7 +271,7 @@ async fn run_checker(
     }
 }
 
-/// Checks one target until it is aborted.
+/// Checks one target until aborted.
 async fn check(target: CheckTarget, shared: SharedHealth, changes: mpsc::Sender<HealthChange>) {
     let pace = target.pace;
     let mut verdict = HealthTracker::new(pace.fall, pace.rise, shared.get());
@@ -307,8 +307,8 @@ async fn check(target: CheckTarget, shared: SharedHealth, changes: mpsc::Sender<
     }
 }
 
-/// A part of the period, so that many checks that begin together do not stay together. Without a random number all of
-/// it: the check is late, and no less sure.
+/// Returns a random part of the period, so that checks that start together spread out. Without a random number it is
+/// the whole period: the check is late, but no less reliable.
 fn spread(period: Duration) -> Duration {
     let drawn = random::number().unwrap_or(u64::MAX);
     period.mul_f64((drawn >> 11) as f64 / (1u64 << 53) as f64)

@@ -1,4 +1,4 @@
-//! One check: a TCP connection or an ICMP echo, made in the network namespace of the calling thread.
+//! A single health check: a TCP connection or an ICMP echo, made in the network namespace of the calling thread.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -15,13 +15,13 @@ use super::CheckTarget;
 use crate::config::value::CheckValue;
 use crate::random;
 
-/// How a check went.
+/// Outcome of a check.
 pub(super) enum ProbeOutcome {
     /// The backend answered.
     Answered,
-    /// It did not, and why.
+    /// The backend did not answer, with the reason.
     Failed(String),
-    /// Nothing was asked, because of this host and not of the backend; it says nothing about it.
+    /// Nothing was sent because of an error of this host, which says nothing about the backend.
     Untested(io::Error),
 }
 
@@ -44,7 +44,7 @@ pub(super) async fn probe(target: &CheckTarget, patience: Duration) -> ProbeOutc
     }
 }
 
-/// Whether an error is this host's: no permission, no descriptor, no memory, no such interface.
+/// Whether an error is local: missing permission, descriptors, memory, or interface.
 fn is_ours(error: &io::Error) -> bool {
     !matches!(
         error.raw_os_error(),
@@ -72,8 +72,8 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-/// Keeps a socket on the link's interface. An address of this host itself is reached without: the kernel
-/// answers such packets on its loopback interface, which a bound socket does not hear.
+/// Binds a socket to the link's interface, except for an address of this host: the kernel delivers such packets
+/// through the loopback interface, which a bound socket does not receive from.
 fn keep_to_link(socket: &Socket, target: &CheckTarget) -> io::Result<()> {
     if is_own(target.addr) {
         return Ok(());
@@ -81,7 +81,7 @@ fn keep_to_link(socket: &Socket, target: &CheckTarget) -> io::Result<()> {
     socket.bind_device(Some(target.link.as_bytes()))
 }
 
-/// Whether an address is one of this host's: the kernel then takes it for the source as well.
+/// Whether an address is local: the kernel then chooses it as the source as well.
 fn is_own(addr: IpAddr) -> bool {
     let any: IpAddr = match addr {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -124,7 +124,7 @@ async fn echo(target: &CheckTarget) -> io::Result<()> {
     }
 }
 
-/// A raw socket, which needs CAP_NET_RAW, or the kernel's ping socket, which needs a group in its sysctl.
+/// Opens a raw socket, which needs CAP_NET_RAW, or the kernel's ping socket, which needs a group in its sysctl.
 fn echo_socket(addr: IpAddr) -> io::Result<Socket> {
     let (domain, protocol) = match addr {
         IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4),
@@ -138,7 +138,7 @@ fn echo_socket(addr: IpAddr) -> io::Result<Socket> {
     }
 }
 
-/// An echo request, and how its reply is told from everything else that a raw socket hears.
+/// An ICMP echo request, and how to recognize its reply among what a raw socket receives.
 struct EchoProbe {
     bytes: [u8; EchoProbe::LEN],
     v4: bool,
@@ -149,7 +149,7 @@ impl EchoProbe {
     const LEN: usize = Self::HEADER + 16;
 
     /// # Errors
-    /// There is no random number, without which anybody could write the reply.
+    /// If there is no random number, as the reply could then be forged.
     fn new(to: IpAddr) -> io::Result<EchoProbe> {
         static SEQUENCE: AtomicU64 = AtomicU64::new(0);
         let sequence = SEQUENCE.fetch_add(1, Relaxed);
@@ -158,7 +158,7 @@ impl EchoProbe {
         bytes[0] = if v4 { 8 } else { 128 };
         bytes[4..6].copy_from_slice(&(std::process::id() as u16).to_be_bytes());
         bytes[6..8].copy_from_slice(&(sequence as u16).to_be_bytes());
-        // The payload identifies the request: a ping socket puts an identifier of its own in the header.
+        // The payload identifies the request: a ping socket writes its own identifier into the header.
         bytes[8..16].copy_from_slice(&sequence.to_be_bytes());
         bytes[16..].copy_from_slice(&random::bytes::<8>()?);
         if v4 {
@@ -168,9 +168,9 @@ impl EchoProbe {
         Ok(EchoProbe { bytes, v4 })
     }
 
-    /// Whether `packet` is the reply: an ICMP message, over IPv4 on a raw socket with its IP header.
+    /// Whether `packet` is the reply: an ICMP message, which an IPv4 raw socket delivers with its IP header.
     fn is_answered_by(&self, packet: &[u8]) -> bool {
-        // An ICMP echo reply begins with 0 and an IPv4 header never does.
+        // An ICMP echo reply starts with 0, which an IPv4 header never does.
         let header = match packet.first() {
             Some(first) if self.v4 && first >> 4 == 4 => usize::from(first & 0xf) * 4,
             _ => 0,

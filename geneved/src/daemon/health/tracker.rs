@@ -1,8 +1,8 @@
-//! What a row of results means: a backend is up or down after so many in a row.
+//! Turns a series of check results into a verdict: a backend is up or down after a number of equal ones in a row.
 
 use super::CheckedHealth;
 
-/// What is known of one backend, and how many results speak against it.
+/// State of one backend, and the number of results that contradict it.
 #[derive(Debug)]
 pub(super) struct HealthTracker {
     failures: u32,
@@ -15,7 +15,7 @@ pub(super) struct HealthTracker {
 }
 
 impl HealthTracker {
-    /// So much is known. So many failures in a row mean down, so many successes up; 0 is taken for 1.
+    /// Starts with `health`. `failures` in a row mean down, `successes` up; 0 counts as 1.
     pub(super) fn new(failures: u8, successes: u8, health: CheckedHealth) -> Self {
         HealthTracker {
             failures: u32::from(failures).max(1),
@@ -30,8 +30,8 @@ impl HealthTracker {
         &self.health
     }
 
-    /// Hears the next result, a failure with its reason; whether the backend went up or down by it. While it
-    /// is down, the reason is that of the last failure.
+    /// Adds a result, with the reason of a failure; returns whether the backend went up or down. While it is down,
+    /// the reason is that of the last failure.
     pub(super) fn record(&mut self, result: Result<(), String>) -> bool {
         let success = result.is_ok();
         let agrees = match (&mut self.health, &result) {

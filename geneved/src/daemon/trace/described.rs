@@ -1,4 +1,4 @@
-//! The packet that a trace is about, from the words that describe it.
+//! Builds the packet to trace from its description.
 
 use std::net::IpAddr;
 
@@ -18,10 +18,10 @@ use crate::config::value::{DfValue, DirectionValue, LabelsValue};
 use crate::daemon::compile::Compiler;
 use crate::refusal::Refusal;
 
-/// Echo request, what is meant where an ICMP packet is described without its type (RFC 792, RFC 4443).
+/// Echo request, the default type of a described ICMP packet (RFC 792, RFC 4443).
 const ECHO: [u8; 2] = [8, 128];
 
-/// Refuses what no packet can be, and words that say nothing about this one.
+/// Refuses impossible packets, and fields that do not apply to this one.
 pub(super) fn check(packet: &TraceArgs) -> Result<(), Refusal> {
     let v4 = packet.from.is_ipv4();
     if v4 != packet.to.is_ipv4() {
@@ -114,7 +114,7 @@ pub(super) fn check(packet: &TraceArgs) -> Result<(), Refusal> {
     }
 }
 
-/// The packet as the packet path sees it, and what had to be assumed of it.
+/// Builds the packet as the packet path sees it, and lists what had to be assumed.
 pub(super) fn described(
     (state, compiler, schema): (&DesiredState, &Compiler, &OptionSchema),
     link: &Link,
@@ -195,8 +195,8 @@ pub(super) fn described(
     Ok((described, stages))
 }
 
-/// The labels that an incoming packet carries: those that are named, or those that the endpoint is known by here; and
-/// which of the two it was, where the link looks at labels.
+/// Labels of an incoming packet: the given ones, or those known here for the endpoint; and which of the two, if the
+/// link looks at labels.
 fn labels(
     state: &DesiredState,
     compiler: &Compiler,
@@ -244,7 +244,7 @@ fn labels(
     }
 }
 
-/// The header of the packet that is described.
+/// Geneve header of the described packet.
 fn header(
     schema: &OptionSchema,
     link: &Link,

@@ -1,5 +1,5 @@
-//! What the kernel does with a packet before geneved has it and after: it routes it into the link, to the host over the
-//! underlay, or on from the link to the outside.
+//! The kernel's part in a trace: it routes the packet into the link, to the host over the underlay, or from the link
+//! to the outside.
 
 use std::net::IpAddr;
 
@@ -13,21 +13,21 @@ use crate::daemon::core::{Core, CoreState};
 use crate::net::gateway::{Gateway, forwarding_setting};
 use crate::net::host_path::{self, UnderlayDevices};
 
-/// How a datagram to a host fares.
+/// What happens to a datagram to a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UnderlayRoute {
     /// The kernel has a route.
     Routed,
-    /// The kernel has a route, and of late ICMP errors said that nothing arrives.
+    /// The kernel has a route, but recent ICMP errors say that nothing arrives.
     Unreachable,
-    /// The kernel has no route, and refuses it.
+    /// The kernel has no route, and refuses the datagram.
     NoRoute,
-    /// It would come back, so it is not sent.
+    /// It would loop, so it is not sent.
     Loop,
 }
 
 impl Core {
-    /// The way from this host to another.
+    /// The underlay path from this host to another.
     pub(super) async fn underlay(
         &self,
         inner: &CoreState,
@@ -70,8 +70,8 @@ impl Core {
     }
 }
 
-/// Whether this host's own packets to the destination would come into the link at all; `stays` says that it is behind this
-/// host, so that they must not.
+/// Whether this host's own packets to the destination would enter the link at all; `stays` means that the destination
+/// is behind this host, so that they must not.
 pub(super) async fn before(
     link: &LinkSpec,
     described: &TracePacket,
@@ -84,7 +84,7 @@ pub(super) async fn before(
     let gateway = gateway_state(link, vec![dst]).await?;
     let leads = match gateway.route(dst) {
         _ if gateway.leads_in(dst) => return None,
-        // So it should be, and what is decided says why.
+        // This is as it should be; the decision says why.
         _ if stays => return None,
         Ok(dev) => format!("to {dev}"),
         Err(why) => format!("nowhere ({why})"),
@@ -97,7 +97,7 @@ pub(super) async fn before(
     Some(told(result))
 }
 
-/// What the kernel does with a packet from the wire that leaves the VPC by the link's interface.
+/// What the kernel does with a packet from the wire that leaves the VPC through the link's interface.
 pub(super) async fn after(
     link: &LinkSpec,
     key: &FlowKey,

@@ -1,4 +1,4 @@
-//! How an engine is to be, what it says of itself, and why it could not be started.
+//! Configuration, reports, events and start errors of an engine.
 
 use std::io;
 use std::net::IpAddr;
@@ -10,53 +10,53 @@ use libgeneve::vpc::LinkIndex;
 
 use crate::io::host_features::FeatureReport;
 
-/// The configured backend (`io = …`).
+/// Configured backend (`io = …`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IoChoice {
-    /// io_uring where it works, otherwise plain system calls.
+    /// io_uring if it works, otherwise plain system calls.
     #[default]
     Auto,
-    /// io_uring or nothing.
+    /// io_uring only.
     IoUring,
     /// Plain system calls.
     Syscalls,
 }
 
-/// Who cuts super-packets (`segmentation = …`).
+/// Who segments super-packets (`segmentation = …`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Segmentation {
-    /// The best that works.
+    /// The best method that works.
     #[default]
     Auto,
-    /// Each datagram is sent by itself.
+    /// No offload: each datagram is sent by itself.
     Off,
-    /// geneved cuts and sends trains with `UDP_SEGMENT`.
+    /// geneved segments and sends trains with `UDP_SEGMENT`.
     Gso,
-    /// The kernel or the NIC cuts (tunnel GSO, Linux ≥ 6.17), also where the host routes packets of others.
+    /// The kernel or the NIC segments (tunnel GSO, Linux ≥ 6.17), even if this host forwards other traffic.
     Tunnel,
 }
 
-/// How an engine is to be.
+/// Engine configuration.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
     /// The backend.
     pub io: IoChoice,
     /// Worker threads, at least 1.
     pub workers: usize,
-    /// Who cuts super-packets.
+    /// Who segments super-packets.
     pub segmentation: Segmentation,
-    /// How many flows there may be, and how long they last.
+    /// Limits and timeouts of flows.
     pub limits: FlowLimits,
-    /// Secret, so that nobody outside can pile flows on one place of the table.
+    /// Secret hash key of the flow table, so that nobody outside can provoke collisions.
     pub key: [u64; 2],
-    /// Another number after each change of the underlay's routes and addresses.
+    /// Generation of the underlay: changes with each change of its routes and addresses.
     pub underlay: Arc<AtomicU32>,
 }
 
-/// The backend that a worker uses.
+/// Backend in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IoBackend {
-    /// One io_uring for each worker.
+    /// One io_uring instance per worker.
     IoUring,
     /// epoll and plain system calls.
     Syscalls,
@@ -73,18 +73,18 @@ impl IoBackend {
     }
 }
 
-/// Which backend runs, and why.
+/// The backend in use and the reason for it.
 #[derive(Clone, Debug)]
 pub struct BackendReport {
-    /// Which one.
+    /// The backend.
     pub backend: IoBackend,
-    /// Why this one.
+    /// Reason for the choice.
     pub cause: String,
-    /// What the host can do.
+    /// Host features found by the capability probe.
     pub features: Vec<FeatureReport>,
 }
 
-/// What the workers tell the daemon.
+/// Notification from the workers to the daemon.
 #[derive(Debug)]
 pub enum EngineEvent {
     /// A link's interface vanished.
@@ -94,38 +94,38 @@ pub enum EngineEvent {
         /// What the kernel said.
         error: io::Error,
     },
-    /// A receiving socket broke.
+    /// A receiving socket failed.
     SocketLost {
         /// Its port.
         port: u16,
         /// What the kernel said.
         error: io::Error,
     },
-    /// Trains to a host were refused and are not sent any more.
+    /// The kernel refused trains to a host, and no more are sent.
     GsoOff {
         /// The host's address.
         host: IpAddr,
         /// What the kernel said.
         error: io::Error,
     },
-    /// The kernel does not forward a link's super-packets to a host any more, or does so again.
+    /// The kernel stopped or resumed forwarding a link's super-packets to a host.
     TunnelGso {
         /// The link.
         link: LinkIndex,
         /// The host's address.
         host: IpAddr,
-        /// Whether it forwards them.
+        /// Whether it forwards them now.
         works: bool,
     },
-    /// Datagrams to a host do not arrive or are not sent; told once a second at most.
+    /// Datagrams to a host do not arrive or cannot be sent; reported at most once a second.
     Unreachable(SendErrors),
-    /// A datagram did not come from the underlay; told once a minute at most by each worker.
+    /// A datagram did not come from the underlay; reported at most once a minute by each worker.
     NotFromUnderlay {
-        /// The link out of which it came, if it is known to have come out of one.
+        /// The link that it came out of, if known.
         link: Option<LinkIndex>,
-        /// Its outer source, which anybody may have written.
+        /// Its outer source, which may be forged.
         src: IpAddr,
-        /// The index of the interface that received it; 0 where that is not known.
+        /// Index of the receiving interface; 0 if unknown.
         interface: u32,
     },
     /// A worker stopped because its backend broke.
@@ -137,20 +137,20 @@ pub enum EngineEvent {
     },
 }
 
-/// Errors for datagrams to one host.
+/// Send errors and ICMP errors for one host.
 #[derive(Debug)]
 pub struct SendErrors {
     /// The host's address.
     pub host: IpAddr,
-    /// What the last of them comes to.
+    /// The last error.
     pub error: io::Error,
-    /// How many there were.
+    /// Number of errors.
     pub count: u32,
-    /// This host's kernel refused to send; otherwise an ICMP error says it.
+    /// True if this host's own kernel refused to send; false if only ICMP errors say so.
     pub certain: bool,
 }
 
-/// Why the engine, a port or a link could not be started.
+/// Error that prevented an engine, a port or a link from starting.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// `io = "io_uring"` was asked for and does not work.
@@ -161,7 +161,7 @@ pub enum StartError {
     Worker {
         /// The worker's number.
         worker: usize,
-        /// What failed.
+        /// The error.
         error: io::Error,
     },
     /// A Geneve port could not be opened.
@@ -172,7 +172,7 @@ pub enum StartError {
         /// What the kernel said.
         error: io::Error,
     },
-    /// The sockets' errors cannot be heard of.
+    /// The sockets' error queues cannot be watched.
     #[error("cannot hear of ICMP errors: {0}")]
     ErrorQueues(io::Error),
     /// No source port could be opened.
@@ -180,9 +180,9 @@ pub enum StartError {
     SourcePorts {
         /// The lowest port of the range.
         low: u16,
-        /// The highest.
+        /// The highest port of the range.
         high: u16,
-        /// What the kernel said to the last one that was tried.
+        /// Error from the kernel for the last port that was tried.
         error: io::Error,
     },
 }

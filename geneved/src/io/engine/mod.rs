@@ -47,10 +47,10 @@ pub use config::{
     StartError,
 };
 
-/// How long the daemon waits for a worker to let go of a queue or a port.
+/// How long the daemon waits for a worker to release a queue or a port.
 const WORKER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Dropped by whoever has let go of what it was sent for.
+/// Dropped by a worker once it has released what the command names.
 type LetGo = tokio::sync::mpsc::Sender<()>;
 
 struct WorkerHandle {
@@ -65,7 +65,7 @@ struct WorkerHandle {
 
 impl WorkerHandle {
     fn tell(&self, command: WorkerCommand) {
-        // A worker that is gone has reported itself as lost.
+        // A worker that is gone has already been reported as lost.
         let _ = self.commands.send(command);
         let _ = self.bell.write(1);
     }
@@ -79,22 +79,22 @@ pub struct Engine {
     gso: bool,
     state: Mutex<EngineState>,
     events: Mutex<Option<UnboundedReceiver<EngineEvent>>>,
-    /// What comes back of what is sent.
+    /// Error queues of the sending sockets.
     errors: ErrorQueues,
-    /// Held once by everybody who sees packets.
+    /// Reference-counted once per tap, to limit their number.
     taps: Arc<()>,
-    /// What is counted here and not by a worker.
+    /// Counters of packets that belong to no link and are counted here rather than by a worker.
     unmatched: WorkerCounters,
     /// The name of the device for tunnel GSO, if there is one.
     tunnel: Option<String>,
 }
 
-/// The sockets that a link sends from.
+/// Pool of sockets that a link sends from.
 #[derive(Debug)]
 pub struct SourceSockets(Arc<SourcePortPool>);
 
 impl SourceSockets {
-    /// None yet: what the link would send is dropped as `underlay-unreachable`.
+    /// Empty pool: packets that the link would send are dropped as `underlay-unreachable`.
     #[must_use]
     pub fn none(profile: SocketProfile) -> Self {
         SourceSockets(SourcePortPool::closed(profile))
@@ -104,10 +104,10 @@ impl SourceSockets {
 #[derive(Default)]
 struct EngineState {
     ports: Vec<OpenPort>,
-    /// Receiving sockets that are open, each with the worker that is to read it.
+    /// Receiving sockets that are open but not read yet, each with its worker's number.
     unread: Vec<(usize, RxSocket)>,
     pools: Vec<std::sync::Weak<SourcePortPool>>,
-    /// How many pools there have been.
+    /// Serial number of the latest pool.
     serial: u32,
     counters: HashMap<LinkIndex, Vec<Arc<WorkerCounters>>>,
 }
@@ -122,10 +122,10 @@ impl fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Starts the workers; `tunnel` is the device for tunnel GSO, or why there is none.
+    /// Starts the workers; `tunnel` is the tunnel GSO device, or the reason why there is none.
     ///
     /// # Errors
-    /// Where the chosen backend does not work, or a thread or its buffers cannot be had.
+    /// If the chosen backend does not work, or a thread or its buffers cannot be allocated.
     pub fn start(
         config: &EngineConfig,
         tunnel: Result<TunnelDevice, String>,
@@ -176,7 +176,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Which backend runs, and why.
+    /// Returns the backend in use and the reason for it.
     #[must_use]
     pub fn backend(&self) -> &BackendReport {
         &self.report
@@ -188,62 +188,62 @@ impl Engine {
         self.tunnel.as_deref()
     }
 
-    /// How many workers there are, and so queues of each TUN.
+    /// Number of workers, which is also the number of queues of each TUN.
     #[must_use]
     pub fn workers(&self) -> usize {
         self.workers.len()
     }
 
-    /// Puts new tables in force; workers use them from their next turn on.
+    /// Publishes new tables; workers use them from their next turn on.
     pub fn publish(&self, tables: Arc<Tables>) {
         if !tables.has_names_of(&self.shared.tables.load()) {
             self.spread(&mut self.state(), &tables);
         }
         self.shared.tables.store(tables);
-        // Links that were attached before they were in the tables begin to work.
+        // Links that were attached before they were in the tables start now.
         for worker in &self.workers {
             let _ = worker.bell.write(1);
         }
         self.receive();
     }
 
-    /// Believes what these interfaces receive from now on, and nothing else. Workers look at it in their next turn; until
-    /// the first call nothing is believed.
+    /// Trusts these underlay interfaces, and only these, from now on. Workers notice in their next turn; before the
+    /// first call no interface is trusted.
     pub fn set_rx_interfaces(&self, interfaces: RxInterfaces) {
         self.shared.rx_interfaces.store(Arc::new(interfaces));
     }
 
-    /// The tables in force.
+    /// Returns the current tables.
     #[must_use]
     pub fn tables(&self) -> Arc<Tables> {
         self.shared.tables.load_full()
     }
 
-    /// What the packet path remembers: flows, fragments, the log of rules.
+    /// Returns the state of the packet path: flows, fragments, the rule log.
     #[must_use]
     pub fn flows(&self) -> &FlowState {
         &self.shared.state
     }
 
-    /// The packet path's time.
+    /// Returns the current time of the packet path.
     #[must_use]
     pub fn now(&self) -> Now {
         self.shared.now()
     }
 
-    /// The stream of events; it can be taken once.
+    /// Takes the stream of events, which can be done once.
     ///
     /// # Panics
-    /// When it was taken before.
+    /// If it was taken before.
     pub fn events(&self) -> UnboundedReceiver<EngineEvent> {
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         events.take().expect("the events are taken once")
     }
 
-    /// Opens the sockets that a link sends from, or takes those that another link of the same profile has.
+    /// Opens the sockets that a link sends from, or shares those of another link with the same profile.
     ///
     /// # Errors
-    /// Where no source port can be opened.
+    /// If no source port can be opened.
     pub fn open_sockets(&self, profile: SocketProfile) -> Result<SourceSockets, StartError> {
         let (low, high) = (*profile.srcport.start(), *profile.srcport.end());
         let pool = self.state().pool(profile);
@@ -254,7 +254,7 @@ impl Engine {
             .map_err(|error| StartError::SourcePorts { low, high, error })
     }
 
-    /// How many descriptors [`Engine::open_sockets`] takes for this profile at most.
+    /// Maximum number of descriptors that [`Engine::open_sockets`] opens for this profile.
     #[must_use]
     pub fn descriptors_for(&self, profile: &SocketProfile) -> usize {
         let state = self.state();
@@ -263,7 +263,7 @@ impl Engine {
         if pools.iter().any(|pool| pool.profile == *profile) {
             return 0;
         }
-        // Where some host needs whole datagrams, every pool gets sockets for them.
+        // If some host needs finished checksums, every pool has a second set of sockets for that.
         let ways = match !profile.whole && pools.iter().any(|pool| pool.has_both()) {
             true => 2,
             false => 1,
@@ -271,7 +271,7 @@ impl Engine {
         ways * udp::sockets_of(profile)
     }
 
-    /// Puts a link to work: its TUN's queues, and the sockets that it sends from.
+    /// Starts a link with the queues of its TUN and the sockets that it sends from.
     pub fn attach(&self, link: LinkIndex, tun: Tun, sockets: &SourceSockets) {
         let mut state = self.state();
         let gso = self.gso;
@@ -293,7 +293,7 @@ impl Engine {
         state.counters.insert(link, sets);
     }
 
-    /// Has a link send from other sockets from now on; its interface stays.
+    /// Replaces the sockets that a link sends from; its interface stays.
     pub fn set_sockets(&self, link: LinkIndex, sockets: &SourceSockets) {
         for worker in &self.workers {
             worker.tell(WorkerCommand::SetPool(link, Arc::clone(&sockets.0)));
@@ -302,10 +302,11 @@ impl Engine {
         state.pools.retain(|pool| pool.strong_count() > 0);
     }
 
-    /// Opens what is needed to send whole datagrams to hosts that are found to need them ([`Host::set_whole`]).
+    /// Opens the sockets for hosts that turn out to need single datagrams with finished checksums
+    /// ([`Host::set_whole`]).
     ///
     /// # Errors
-    /// Where they do not fit, or not a single source port can be opened once more.
+    /// If the descriptors do not suffice, or not a single source port can be opened a second time.
     ///
     /// [`Host::set_whole`]: libgeneve::link::Host::set_whole
     pub fn open_whole(&self) -> io::Result<()> {
@@ -322,16 +323,16 @@ impl Engine {
         })
     }
 
-    /// The descriptor that is readable while [`Engine::read_errors`] has something to do.
+    /// Returns the descriptor that is readable while [`Engine::read_errors`] has something to do.
     ///
     /// # Errors
-    /// Where there are no more descriptors.
+    /// If no more descriptors are available.
     pub fn error_queues(&self) -> io::Result<AsyncFd<OwnedFd>> {
         self.errors.descriptor()
     }
 
-    /// Reads a share of the errors about what was sent, and tells what follows from those that may be true. Returns whether
-    /// there may be more.
+    /// Reads a bounded share of the error queues and reports the consequences of credible errors to `tell`. Returns
+    /// whether there may be more.
     pub fn read_errors(&self, mut tell: impl FnMut(UnderlayEvent)) -> bool {
         let pools = self.state().open_pools();
         let tables = self.tables();
@@ -351,20 +352,20 @@ impl Engine {
         more
     }
 
-    /// How many ICMP errors about what was sent came to each verdict.
+    /// Number of ICMP errors by verdict.
     #[must_use]
     pub fn error_verdicts(&self) -> Vec<(ErrorVerdict, u64)> {
         self.errors.counts().to_vec()
     }
 
-    /// What believed ICMP errors said since the last call of hosts that cannot be reached.
+    /// Takes the unreachable hosts that credible ICMP errors reported since the last call.
     #[must_use]
     pub fn refusals(&self) -> Vec<SendErrors> {
         self.errors.take_refusals()
     }
 
-    /// Takes links from the workers; their TUN devices are gone when this is done, unless a worker does not let go of one for
-    /// long.
+    /// Detaches links from the workers. Their TUN devices are gone when this returns, unless a worker takes too long
+    /// to release one.
     pub async fn detach(&self, links: &[LinkIndex]) {
         let commands = links.iter().map(|link| {
             let link = *link;
@@ -378,7 +379,7 @@ impl Engine {
         state.pools.retain(|pool| pool.strong_count() > 0);
     }
 
-    /// A link's counters, added over all workers.
+    /// Returns a link's counters, summed over all workers.
     #[must_use]
     pub fn link_counters(&self, link: LinkIndex) -> LinkCounters {
         let mut sum = LinkCounters::default();
@@ -388,13 +389,13 @@ impl Engine {
         sum
     }
 
-    /// The VNIs of the latest packets that no link is for, the latest first.
+    /// Returns the VNIs of the latest packets that match no link, the latest first.
     #[must_use]
     pub fn unknown_vnis(&self) -> Vec<UnknownVni> {
         latest(self.workers.iter().flat_map(|w| w.unknown_vnis.all()))
     }
 
-    /// The counters of what belongs to no link.
+    /// Returns the counters of packets that belong to no link.
     #[must_use]
     pub fn host_counters(&self) -> LinkCounters {
         let mut sum = LinkCounters::default();
@@ -405,8 +406,8 @@ impl Engine {
         sum
     }
 
-    /// Wakes the workers that took no turn since the last call, so that one that takes none again is known to be
-    /// stuck; to be called every second or so.
+    /// Watchdog: wakes the workers that took no turn since the last call, so that one that still takes none is known
+    /// to be stuck. Call about once a second.
     pub fn wake_idle_workers(&self) {
         for worker in &self.workers {
             let mut liveness = worker
@@ -419,8 +420,8 @@ impl Engine {
         }
     }
 
-    /// Has neighbours asked whether they are still there; to be called every second. Returns the links of those that have moved or are
-    /// gone: what was decided for their flows is to be decided again.
+    /// Probes neighbours and returns the links of those that have moved or are gone, whose flows must be decided
+    /// again. Call once a second.
     pub fn probe_neighbors(&self) -> Vec<LinkIndex> {
         let tables = self.tables();
         let moved = datapath::probe_neighbors(&PacketContext {
@@ -436,7 +437,7 @@ impl Engine {
         moved
     }
 
-    /// How each worker is.
+    /// Returns a status report of each worker.
     #[must_use]
     pub fn worker_reports(&self) -> Vec<WorkerReport> {
         let report = |worker: &WorkerHandle| {
@@ -449,10 +450,10 @@ impl Engine {
         self.workers.iter().map(report).collect()
     }
 
-    /// Lets somebody see packets; `None` where as many see them as can.
+    /// Starts a tap; `None` if the maximum number of taps is running.
     #[must_use]
     pub fn tap(&self, config: TapConfig) -> Option<TapReader> {
-        // One place is the engine's own.
+        // One reference is the engine's own.
         if Arc::strong_count(&self.taps) > MAX_TAPS {
             return None;
         }
@@ -474,7 +475,7 @@ impl Engine {
             }
         }
         drop(answer);
-        // Nobody sends: the channel closes when the last worker has let go.
+        // Nothing is ever sent: the channel closes when the last worker has released everything.
         let _ = timeout(WORKER_TIMEOUT, answers.recv()).await;
     }
 

@@ -1,4 +1,4 @@
-//! The UDP ports that the workers listen on, and how many sockets each has.
+//! UDP ports that the workers listen on, and their sockets.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,42 +14,45 @@ use crate::io::steering::{SocketLayout, steer};
 use crate::io::udp::{self, AddressFamily, RxSocket};
 use crate::io::worker::WorkerCommand;
 
-/// Sockets of a worker for the VPCs of a port and family, where they are few: each has several then, for its sources.
+/// Sockets per worker for the VPCs of a port and family if the VPCs are few; each VPC then has several, which its
+/// sources are spread over.
 const PLACES: u32 = 16;
-/// The same where there are many VPCs: more than that share.
+/// Maximum if there are many VPCs; beyond that they share sockets.
 const MOST_PLACES: u32 = 256;
-/// All receiving sockets together, beyond those that each port has at least; but no more than this part of the descriptors.
+/// Limit for all receiving sockets together, beyond the minimum of each port; they also take at most this fraction of
+/// the descriptor limit.
 const MOST_SOCKETS: u64 = 2048;
 const PART_OF_DESCRIPTORS: u64 = 16;
 
-/// A socket, and the number of the worker that is to read it.
+/// An open socket, and the number of the worker that will read it.
 type UnreadSocket = (usize, RxSocket);
 
-/// A port that the workers listen on.
+/// Open port that the workers listen on.
 #[derive(Debug)]
 pub(super) struct OpenPort {
     port: u16,
     zero_checksum6: bool,
-    /// The sockets of each address family.
+    /// Sockets by address family.
     groups: Vec<SocketGroup>,
-    /// What the sockets are steered by.
+    /// VNIs that the sockets are steered by.
     vnis: Vec<Vni>,
 }
 
-/// The sockets of one family.
+/// Sockets of one family.
 #[derive(Debug)]
 struct SocketGroup {
     layout: SocketLayout,
-    /// The first of them, once more: programs are attached to all of them by it.
+    /// Duplicate of the first socket, through which programs are attached to the whole group.
     first: Socket,
 }
 
 impl Engine {
-    /// Opens a UDP port, over IPv4 and IPv6, that is read from [`Engine::receive`] on. A port that is open already stays as it is. With `zero_checksum6`
-    /// datagrams over IPv6 without a checksum are let through (RFC 6935), to every link of the port.
+    /// Opens a UDP port, over IPv4 and IPv6, which is read from [`Engine::receive`] on. A port that is open already
+    /// is left as it is. With `zero_checksum6`, datagrams over IPv6 without a checksum are accepted (RFC 6935) for
+    /// every link of the port.
     ///
     /// # Errors
-    /// Where the port cannot be had.
+    /// If the port cannot be opened.
     pub fn open_port(&self, port: u16, zero_checksum6: bool) -> Result<(), StartError> {
         let mut state = self.state();
         if state.ports.iter().any(|open| open.port == port) {
@@ -59,7 +62,7 @@ impl Engine {
         udp::ensure_free(AddressFamily::V4, port).map_err(failed)?;
         match udp::ensure_free(AddressFamily::V6, port) {
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => return Err(failed(e)),
-            // Whether the host has IPv6 is found out below.
+            // Below it turns out whether the host has IPv6.
             _ => {}
         }
         let mut groups = Vec::new();
@@ -87,8 +90,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Has the workers read from the ports that were opened. What came until then waits in the sockets, so that no datagram
-    /// is held against tables from before its link.
+    /// Starts reading the ports that were opened. Earlier datagrams wait in the sockets, so that none is checked
+    /// against tables that lack its link.
     pub fn receive(&self) {
         let unread = std::mem::take(&mut self.state().unread);
         for (worker, receiver) in unread {
@@ -107,7 +110,7 @@ impl Engine {
         self.ask_all(std::iter::once(command)).await;
     }
 
-    /// Gives the VPCs of these tables sockets, and has the kernel queue their datagrams there.
+    /// Opens sockets for the VPCs of these tables and has the kernel steer their datagrams to them.
     pub(super) fn spread(&self, state: &mut EngineState, tables: &Tables) {
         let EngineState { ports, unread, .. } = state;
         let mut wanted: HashMap<u16, Vec<Vni>> = HashMap::new();
@@ -138,7 +141,7 @@ impl Engine {
         }
     }
 
-    /// The socket of no VPC, which is the first worker's, and one of each worker.
+    /// Opens the socket for datagrams of no VPC, which the first worker reads, and one socket for each worker.
     fn open_group(
         &self,
         family: AddressFamily,
@@ -168,7 +171,7 @@ impl Engine {
         Ok((group, receivers))
     }
 
-    /// Opens sockets until a port has so many places, or there is no `room` for more.
+    /// Opens sockets until a port has `places` of them per worker, or there is no `room` for more.
     fn add_places(
         &self,
         port: &mut OpenPort,
@@ -184,7 +187,7 @@ impl Engine {
                     continue;
                 }
                 let open = |_| udp::receiver(group.layout.family, number, zero6, false);
-                // Without more descriptors or memory VPCs share what there is.
+                // If descriptors or memory run out, VPCs share the existing sockets.
                 let Ok(sockets) = (0..workers).map(open).collect::<io::Result<Vec<_>>>() else {
                     return;
                 };
@@ -201,7 +204,7 @@ impl Engine {
     }
 }
 
-/// How many sockets there may be beside those that are open.
+/// How many more sockets may be opened.
 fn room(ports: &[OpenPort]) -> u64 {
     let open = |group: &SocketGroup| 1 + u64::from(group.layout.places * group.layout.workers);
     let open: u64 = ports.iter().flat_map(|p| &p.groups).map(open).sum();

@@ -54,7 +54,7 @@ impl Engine {
             .spawn(move || {
                 own.set_thread();
                 time_slice::set_slice(false);
-                // The ring belongs to the thread that made it, so it is made here.
+                // The ring belongs to the thread that creates it, hence here.
                 let ended = match backend {
                     IoBackend::IoUring => run_worker(
                         Worker::new(worker_config, |tun: &BufferPool, udp: &BufferPool, bell| {
@@ -90,7 +90,8 @@ impl Engine {
         })
     }
 
-    /// The queues of the device for tunnel GSO, one for each worker; notes in the report whether there is one.
+    /// Returns the queues of the tunnel GSO device, one for each worker, and records in the report whether there is
+    /// one.
     pub(super) fn tunnel_gso(&mut self, device: Result<TunnelDevice, String>) -> Vec<TunnelGso> {
         let outcome = match &device {
             Ok(_) => "TCP super-packets over IPv4 are cut by the kernel or the NIC, where it forwards them".to_owned(),
@@ -109,14 +110,14 @@ impl Engine {
     }
 }
 
-/// Runs a worker and tells whether it could be started.
+/// Runs a worker and reports whether it could be started.
 fn run_worker<B: PacketIo>(
     worker: io::Result<Worker<B>>,
     ready: &Sender<io::Result<()>>,
 ) -> io::Result<()> {
     match worker {
         Ok(worker) => {
-            // Whatever packets could make of a worker, it may do nothing: all that it works on is open by now.
+            // A worker that is compromised by a packet has no privileges: everything it needs is open by now.
             give_up_capabilities();
             let _ = ready.send(Ok(()));
             worker.run()
@@ -128,7 +129,7 @@ fn run_worker<B: PacketIo>(
     }
 }
 
-/// The backend, and why this one.
+/// Chooses the backend and returns the reason for the choice.
 pub(super) fn choose(choice: IoChoice) -> Result<(IoBackend, String), StartError> {
     match (choice, host_features::uring()) {
         (IoChoice::Syscalls, _) => {

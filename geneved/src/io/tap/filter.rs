@@ -1,4 +1,4 @@
-//! Which flows a tap wants, and who speaks to whom in a packet.
+//! Tap filter by flow, and the 5-tuple that it matches.
 
 use std::net::IpAddr;
 
@@ -8,20 +8,20 @@ use libgeneve::wire::encapsulation::InnerProtocol;
 use libgeneve::wire::ethernet::Ethernet;
 use libgeneve::wire::packet::{Packet, Transport};
 
-/// Which flows are wanted; what is `None` does not matter. Packets of both directions of a flow pass.
+/// Filter by flow; a field that is `None` matches anything. Packets of both directions of a flow match.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TapFilter {
-    /// The link.
+    /// Link.
     pub link: Option<LinkIndex>,
-    /// Who began the flow.
+    /// Address of the endpoint that initiated the flow.
     pub from: Option<IpNet>,
-    /// With whom.
+    /// Address of the other endpoint.
     pub to: Option<IpNet>,
     /// The IP protocol.
     pub protocol: Option<u8>,
-    /// The source port.
+    /// Source port.
     pub sport: Option<u16>,
-    /// The destination port.
+    /// Destination port.
     pub dport: Option<u16>,
 }
 
@@ -49,18 +49,18 @@ impl TapFilter {
     }
 }
 
-/// Who speaks to whom inside.
+/// 5-tuple of an inner packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowTuple {
-    /// The source.
+    /// Source address.
     pub src: IpAddr,
-    /// The destination.
+    /// Destination address.
     pub dst: IpAddr,
     /// The IP protocol.
     pub protocol: u8,
-    /// The source port; 0 where there is none.
+    /// Source port; 0 if there is none.
     pub sport: u16,
-    /// The destination port; 0 where there is none.
+    /// Destination port; 0 if there is none.
     pub dport: u16,
 }
 

@@ -1,8 +1,8 @@
-//! Taps: copies of packets for those who want to see them, taken by the worker that has the packet.
+//! Taps: copies of packets for observers, taken by the worker that has the packet.
 //!
-//! A worker without taps looks at one flag of its own a packet. With one it copies what the tap wants
-//! into a ring of fixed size, which somebody else empties; what finds no room is counted. Nothing here
-//! allocates or waits while packets pass.
+//! A worker without taps checks one flag of its own per packet. With a tap, it copies the packets that the tap wants
+//! into a ring of fixed size, which the reader empties; packets that do not fit are counted. Nothing here allocates
+//! or waits while packets pass.
 
 mod filter;
 mod reader;
@@ -26,35 +26,35 @@ pub(super) use record::PacketOutcome;
 use record::{HEAD, RecordHeader, layer_of};
 pub use record::{OuterHeader, RecordLayer, TapRecord};
 
-/// Taps of one worker at most.
+/// Maximum number of taps.
 pub(super) const MAX_TAPS: usize = 8;
-/// Room for the longest packet and the headers before it.
+/// Staging buffer size: the longest packet and the headers before it.
 const STAGE: usize = 66 << 10;
 
-/// Which packets are wanted, and how much of each.
+/// Configuration of a tap: which packets to copy, and how much of each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TapConfig {
-    /// The datagrams of the underlay, rather than the packets inside. A packet that was dropped and has nothing readable
-    /// inside is given as a datagram in any case.
+    /// Copy underlay datagrams instead of inner packets. A dropped packet without a readable inner packet is copied
+    /// as a datagram in any case.
     pub outer: bool,
-    /// Only packets that are not forwarded.
+    /// Copy only packets that are not forwarded.
     pub dropped: bool,
-    /// Bytes of each packet at most.
+    /// Maximum number of bytes of each packet.
     pub snaplen: u32,
-    /// Bytes of each worker's ring.
+    /// Size of each worker's ring in bytes.
     pub room: usize,
-    /// For each reason one packet in so long a time and no more; only for dropped ones.
+    /// Rate limit for dropped packets: minimum interval between two packets with the same reason.
     pub pause: Duration,
-    /// Which flows.
+    /// Flows to copy.
     pub filter: TapFilter,
 }
 
-/// The worker's end of a tap.
+/// Worker's end of a tap.
 pub(super) struct Tap {
     config: Arc<TapConfig>,
     ring: Producer<u8>,
     lost: Arc<AtomicU64>,
-    /// For each reason, when the next packet may be taken.
+    /// For each reason, the earliest time to take the next packet.
     next: [Now; DropReason::COUNT],
 }
 
@@ -80,12 +80,12 @@ impl Tap {
     }
 }
 
-/// The taps of one worker.
+/// Taps of one worker.
 pub(super) struct Taps {
     all: Vec<Tap>,
-    /// Whether forwarded packets are wanted, as they are inside.
+    /// Whether a tap wants forwarded inner packets.
     pub(super) inner: bool,
-    /// Whether forwarded datagrams are wanted.
+    /// Whether a tap wants forwarded datagrams.
     pub(super) outer: bool,
     staged: Vec<u8>,
 }
@@ -114,7 +114,7 @@ impl Taps {
         (self.inner, self.outer) = (forwarded(false), forwarded(true));
     }
 
-    /// Lets go of the taps whose other end is gone.
+    /// Removes the taps whose reader is gone.
     fn prune(&mut self) {
         if self.all.iter().any(|tap| tap.ring.is_abandoned()) {
             self.all.retain(|tap| !tap.ring.is_abandoned());
@@ -122,13 +122,13 @@ impl Taps {
         }
     }
 
-    /// Whether somebody wants a dropped packet.
+    /// Whether any tap wants a dropped packet.
     #[inline]
     pub(super) fn want_drop(&self, packet_outcome: &PacketOutcome) -> bool {
         !self.all.is_empty() && self.all.iter().any(|tap| tap.wants(false, packet_outcome))
     }
 
-    /// Copies a packet that an offer will be about.
+    /// Copies a packet into the staging buffer, to be offered next.
     pub(super) fn stage<'a>(&mut self, pieces: impl IntoIterator<Item = &'a [u8]>) {
         self.staged.clear();
         for piece in pieces {
@@ -138,7 +138,7 @@ impl Taps {
         }
     }
 
-    /// Offers the staged packet or frame, as it is inside.
+    /// Offers the staged inner packet or frame.
     pub(super) fn offer_inner(&mut self, packet_outcome: &PacketOutcome, inner: InnerProtocol) {
         self.prune();
         let tuple = FlowTuple::inside(inner, &self.staged);
@@ -159,8 +159,8 @@ impl Taps {
         }
     }
 
-    /// Offers the staged datagram: its payload, or with `whole` all of it, the first `before` bytes of which are IP and UDP
-    /// header.
+    /// Offers the staged datagram: only its payload if `before` is 0, otherwise all of it, the first `before` bytes
+    /// of which are the IP and UDP headers.
     pub(super) fn offer_outer(
         &mut self,
         packet_outcome: &PacketOutcome,
@@ -170,7 +170,7 @@ impl Taps {
     ) {
         self.prune();
         let payload = self.staged.get(before..).unwrap_or_default();
-        // Where it begins, and what it is.
+        // Offset and type of the inner packet.
         let inner = encapsulation
             .parse(payload)
             .ok()
@@ -190,7 +190,7 @@ impl Taps {
             {
                 continue;
             }
-            // What can be read inside is given as the packet that it is.
+            // If the inner packet is readable, it is given instead of the datagram.
             let (layer, start) = match inner {
                 Some((at, inner))
                     if !tap.config.outer && (tuple.is_some() || inner != InnerProtocol::Ip) =>

@@ -1,4 +1,4 @@
-//! The daemon's end of a tap.
+//! Daemon's end of a tap.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -11,19 +11,19 @@ use zerocopy::FromBytes;
 use super::record::{HEAD, RecordHeader, TapRecord};
 use super::{Tap, TapConfig};
 
-/// The other end of a tap, over all workers. The tap ends when it is dropped.
+/// Reader of a tap, over all workers. The tap ends when it is dropped.
 #[derive(Debug)]
 pub struct TapReader {
     rings: Vec<Consumer<u8>>,
     lost: Vec<Arc<AtomicU64>>,
     told: u64,
     scratch: Vec<u8>,
-    // Counted by those who ask how many taps there are.
+    // Reference-counted to limit the number of taps.
     _place: Arc<()>,
 }
 
 impl TapReader {
-    /// A tap for each of so many workers.
+    /// Creates a tap for each worker.
     pub(in crate::io) fn new(
         config: TapConfig,
         workers: usize,
@@ -53,13 +53,13 @@ impl TapReader {
         (reader, taps)
     }
 
-    /// Gives the records that wait to `each`, worker by worker, until it has enough and says `false`.
+    /// Passes the waiting records to `each`, worker by worker, until it returns `false`.
     pub fn read(&mut self, mut each: impl FnMut(&TapRecord<'_>) -> bool) {
         for ring in &mut self.rings {
             while ring.slots() >= HEAD {
                 let mut head = [0; HEAD];
                 {
-                    // Only looked at: it is taken together with what follows it.
+                    // Only peeked at: the head is consumed together with its bytes.
                     let Ok(chunk) = ring.read_chunk(HEAD) else {
                         break;
                     };
@@ -71,7 +71,7 @@ impl TapReader {
                     break;
                 };
                 let stored = head.stored as usize;
-                // Its bytes come a moment after the head.
+                // The bytes are written a moment after the head.
                 let Ok(chunk) = ring.read_chunk(HEAD + stored) else {
                     break;
                 };
@@ -86,7 +86,7 @@ impl TapReader {
         }
     }
 
-    /// How many packets found no room since this was asked last.
+    /// Number of packets that did not fit since the last call.
     pub fn lost(&mut self) -> u64 {
         let all: u64 = self.lost.iter().map(|n| n.load(Relaxed)).sum();
         all - std::mem::replace(&mut self.told, all)

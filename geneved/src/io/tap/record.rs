@@ -1,4 +1,4 @@
-//! What a tap tells of a packet, and how that lies in its ring.
+//! Record of a packet seen by a tap, and its encoding in the ring.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -11,20 +11,20 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::filter::FlowTuple;
 use crate::io::counters::TrafficDirection;
 
-/// The underlay's side of a datagram. An address that is not known is unspecified.
+/// Outer header fields of a datagram. An unknown address is unspecified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OuterHeader {
-    /// The source.
+    /// Source.
     pub src: SocketAddr,
-    /// The destination.
+    /// Destination.
     pub dst: SocketAddr,
     /// DSCP and ECN.
     pub tos: u8,
-    /// TTL or hop limit; `None` where it is not known.
+    /// TTL or hop limit; `None` if unknown.
     pub ttl: Option<u8>,
 }
 
-/// What became of a packet.
+/// Outcome of a packet.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::io) struct PacketOutcome {
     pub(in crate::io) now: Now,
@@ -32,45 +32,45 @@ pub(in crate::io) struct PacketOutcome {
     pub(in crate::io) direction: TrafficDirection,
     /// Why it was dropped, if it was.
     pub(in crate::io) reason: Option<DropReason>,
-    /// Packets on the wire.
+    /// Number of packets on the wire.
     pub(in crate::io) packets: u64,
 }
 
-/// What the bytes of a record are.
+/// Layer that the bytes of a record begin at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordLayer {
-    /// The packet inside, from its IP header on.
+    /// Inner packet, from its IP header on.
     Inner,
-    /// The frame inside, from its Ethernet header on.
+    /// Inner frame, from its Ethernet header on.
     Frame,
-    /// A datagram's payload, from its Geneve header on.
+    /// Datagram payload, from its Geneve header on.
     Payload,
-    /// A whole packet of the underlay, from its IP header on.
+    /// Whole underlay packet, from its IP header on.
     Whole,
 }
 
-/// A packet as a tap has seen it.
+/// Packet as seen by a tap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TapRecord<'a> {
-    /// When, by the packet path's time.
+    /// Time of the packet path.
     pub time: Now,
-    /// The link; `None` where the packet did not get as far.
+    /// Link; `None` if the packet was dropped before it was known.
     pub link: Option<LinkIndex>,
-    /// Which way it went.
+    /// Direction.
     pub direction: TrafficDirection,
     /// Why it was dropped, if it was.
     pub reason: Option<DropReason>,
-    /// Packets on the wire: more than one for a super-packet.
+    /// Number of packets on the wire: more than one for a super-packet.
     pub packets: u32,
-    /// Who speaks to whom; `None` where that cannot be read.
+    /// 5-tuple; `None` if it cannot be parsed.
     pub tuple: Option<FlowTuple>,
-    /// The underlay's side, where the packet came from there or went there.
+    /// Outer header fields, if the packet was received from or sent to the underlay.
     pub outer: Option<OuterHeader>,
-    /// What the bytes are.
+    /// Layer of `bytes`.
     pub layer: RecordLayer,
-    /// The length of the whole, in bytes.
+    /// Full length in bytes.
     pub length: u32,
-    /// As many of them as were wanted.
+    /// The bytes, truncated to the snapshot length.
     pub bytes: &'a [u8],
 }
 
@@ -194,7 +194,7 @@ impl RecordHeader {
     }
 }
 
-/// What a packet of this kind is called.
+/// Layer of an inner packet of this type.
 pub(super) fn layer_of(inner: InnerProtocol) -> RecordLayer {
     match inner {
         InnerProtocol::Ip => RecordLayer::Inner,

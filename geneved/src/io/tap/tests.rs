@@ -1,4 +1,4 @@
-//! Taps as those see them who offer packets and read them.
+//! Tests of taps, with both sides: workers that offer packets, and readers.
 
 use super::filter::{FlowTuple, TapFilter};
 use super::*;
@@ -7,12 +7,12 @@ use ipnet::IpNet;
 use libgeneve::vpc::LinkIndex;
 use std::net::IpAddr;
 
-/// 10.0.0.1:1000 to 10.0.0.2:53, UDP, 4 bytes.
+/// UDP from 10.0.0.1:1000 to 10.0.0.2:53, 4 bytes of payload.
 const PACKET: [u8; 32] = [
     0x45, 0, 0, 32, 0, 0, 0x40, 0, 64, 17, 0x26, 0xcb, 10, 0, 0, 1, 10, 0, 0, 2, 0x03, 0xe8, 0, 53,
     0, 12, 0, 0, 1, 2, 3, 4,
 ];
-/// Without options, VNI 100.
+/// No options, VNI 100.
 const GENEVE_HEADER: [u8; 8] = [0, 0, 0x08, 0, 0, 0, 100, 0];
 
 fn packet_outcome(reason: Option<DropReason>, now: u64) -> PacketOutcome {

@@ -30,7 +30,7 @@ fn super_packets_of_a_turn_and_a_host_become_one_train_in_order() {
     let (first, second) = (Segments::tcp(2, 0, 40), Segments::tcp(2, 40, 20));
     simulation.feed_tun(IP, first.as_tun_read());
     simulation.feed_tun(IP, second.as_tun_read());
-    // A train that failed as a whole tells that both were in it.
+    // If the train fails as a whole, both packets must have been in it.
     let fault = InjectedFault::Errno(libc::EAGAIN);
     simulation.faults().sends.push_back(Some(fault));
     simulation.drain();

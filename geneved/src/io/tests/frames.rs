@@ -82,7 +82,7 @@ fn a_frame_that_tap_refuses_is_counted_once() {
     assert_eq!(drops(&simulation.all_counters()), [lost]);
 }
 
-/// The reply of 10.0.0.2 to the ARP request that was sent for it.
+/// Reply of 10.0.0.2 to the ARP request that was sent for it.
 fn arp_reply() -> Vec<u8> {
     let reply = Arp {
         operation: ArpOperation::Reply,
@@ -142,7 +142,7 @@ fn packets_whose_neighbour_stays_silent_are_dropped_after_a_second() {
         let counters = simulation.counters(FRAME_NEIGHBORS);
         counters.drops_of(TrafficDirection::Egress, DropReason::NeighborUnresolved)
     };
-    // Sixteen wait, and the others were dropped at once.
+    // Sixteen wait; the others were dropped at once.
     assert_eq!(unresolved(&simulation), 14);
     simulation.advance(Duration::from_millis(900));
     simulation.turn();

@@ -51,7 +51,7 @@ fn a_tun_that_vanishes_takes_nothing_and_its_end_is_told_once() {
     let mut simulation = Simulation::new(false);
     feed(&mut simulation, &Segments::tcp(0, 0, 9));
     simulation.feed_tun(IP, Segments::udp(0, 0, 1).as_tun_read());
-    // The packets are read, the writes are queued; then it goes.
+    // The packets are read and the writes queued when the interface vanishes.
     simulation.turn();
     simulation.vanish(IP);
     simulation.drain();
@@ -62,7 +62,7 @@ fn a_tun_that_vanishes_takes_nothing_and_its_end_is_told_once() {
         matches!(&news[..], [EngineEvent::QueueLost { link, .. }] if *link == IP.index()),
         "{news:?}"
     );
-    // What was read before is sent; and the other links go on.
+    // What was read before is still sent, and the other links keep working.
     assert_eq!(sent_stamps(&mut simulation), [(0, 0)]);
     assert!(!simulation.feed_tun(IP, Segments::udp(0, 1, 1).as_tun_read()));
     simulation.feed_tun(SimulatedLink::Rated, Segments::udp(0, 2, 1).as_tun_read());

@@ -1,4 +1,5 @@
-//! A worker over the backend in memory: what is sent and written, what is lost for which reason, and that all comes back.
+//! Tests of a worker over the in-memory backend: what is sent and written, what is dropped for which reason, and that
+//! all resources are released.
 
 mod egress;
 mod frames;
@@ -24,9 +25,9 @@ use super::counters::{LinkCounters, TrafficDirection};
 use super::memory::InjectedFault;
 use super::simulation::{SimulatedLink, Simulation};
 
-/// Bytes of payload of each segment, which begin with its flow and its number.
+/// Payload bytes of each segment, which begin with its flow and its number.
 const SEGMENT: usize = 64;
-/// The port of flow 0 here; others follow.
+/// Local port of flow 0; the other flows use the next ones.
 const PORT: u16 = 1000;
 
 /// Segments of one flow between 10.0.0.1 and an address on another host.
@@ -59,7 +60,7 @@ impl Segments {
         }
     }
 
-    /// The address on another host, which the flow decides.
+    /// Remote address, determined by the flow.
     fn remote(&self) -> IpAddr {
         [10, 0, 0, 2 + (self.flow % 2) as u8].into()
     }
@@ -71,7 +72,7 @@ impl Segments {
         payload
     }
 
-    /// One IP packet with these payloads, from here to the other host or back.
+    /// Builds one IP packet with these payloads, from here to the other host or back.
     fn packet(&self, numbers: std::ops::Range<u32>, outward: bool) -> Vec<u8> {
         let payload: Vec<u8> = numbers.clone().flat_map(|n| self.payload(n)).collect();
         let local: IpAddr = [10, 0, 0, 1].into();
@@ -99,7 +100,7 @@ impl Segments {
         packets::in_ip((src.0, dst.0), number, (0, true), &transport)
     }
 
-    /// All of them as TUN gives them: one packet, which is to be cut where there are several.
+    /// All segments as TUN delivers them: one packet, to be segmented if there are several.
     fn as_tun_read(&self) -> Vec<u8> {
         let packet = self.packet(self.first..self.first + self.count, true);
         let (gso_type, csum_offset, header) = match self.tcp {
@@ -121,7 +122,7 @@ impl Segments {
         with_vnet(&vnet, &packet)
     }
 
-    /// All of them as they come from the wire: a train, and the length of its datagrams.
+    /// All segments as they arrive from the wire: the length of the datagrams, and the train.
     fn as_train(&self, link: SimulatedLink) -> (u16, Vec<u8>) {
         let all = self.first..self.first + self.count;
         let datagrams: Vec<_> = all
@@ -151,7 +152,7 @@ fn encapsulated(link: SimulatedLink, packet: &[u8]) -> Vec<u8> {
     packets::behind(&header, packet)
 }
 
-/// Flow and number of each segment of a packet; nothing of one that is not of [`Segments`].
+/// Flow and number of each segment of a packet; empty if it is not one of [`Segments`].
 fn stamps(packet: &[u8]) -> Vec<(u16, u32)> {
     let parsed = Packet::parse(packet).expect("a sound packet");
     if !matches!(parsed.protocol, protocol::TCP | protocol::UDP) {
@@ -168,7 +169,7 @@ fn stamps(packet: &[u8]) -> Vec<(u16, u32)> {
     payload.chunks(SEGMENT).map(stamp).collect()
 }
 
-/// The stamps of what left on the link in mode ip, in order.
+/// Stamps of the packets sent on the link in mode ip, in order.
 fn sent_stamps(simulation: &mut Simulation) -> Vec<(u16, u32)> {
     let sent = simulation.take_sent();
     sent.iter()
@@ -176,7 +177,7 @@ fn sent_stamps(simulation: &mut Simulation) -> Vec<(u16, u32)> {
         .collect()
 }
 
-/// The stamps of what was written into this TUN, in order.
+/// Stamps of the packets written to this TUN, in order.
 fn written_stamps(simulation: &mut Simulation, link: SimulatedLink) -> Vec<(u16, u32)> {
     let written = simulation.take_written(link);
     written
@@ -185,7 +186,7 @@ fn written_stamps(simulation: &mut Simulation, link: SimulatedLink) -> Vec<(u16,
         .collect()
 }
 
-/// All that was dropped.
+/// All drops.
 fn drops(counters: &LinkCounters) -> Vec<(TrafficDirection, DropReason, u64)> {
     let of = |direction| {
         let drops = counters.drops(direction);

@@ -1,4 +1,4 @@
-//! Whatever comes in, whatever fails and in whichever order operations complete.
+//! Property tests with arbitrary input, faults, and order of completions.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,19 +12,19 @@ use crate::io::simulation::REMOTE_HOSTS;
 const IP: SimulatedLink = SimulatedLink::Ip;
 const RATED: SimulatedLink = SimulatedLink::Rated;
 
-/// What happens to the worker.
+/// One step of a test case.
 #[derive(Clone, Debug)]
 enum Step {
-    /// A flow sends so many segments from here, at once.
+    /// A flow sends this many segments from here, at once.
     Out(u16, u32),
-    /// The same on the link with a rate.
+    /// The same on the rate-limited link.
     OutRated(u16, u32),
-    /// A flow sends so many segments to here, in a train.
+    /// A flow sends this many segments to here, in a train.
     In(u16, u32),
     FailSend(InjectedFault),
     FailWrite(InjectedFault),
     FailDirect(InjectedFault),
-    /// The underlay takes no trains from now on, or does again.
+    /// Whether the underlay refuses trains from now on.
     RefuseTrains(bool),
     Pass(Duration),
     Turn,
@@ -46,7 +46,7 @@ fn fault() -> impl Strategy<Value = InjectedFault> {
     ]
 }
 
-/// Steps without faults.
+/// Generates steps without faults.
 fn sound_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..6_u16, 1..60_u32).prop_map(|(flow, count)| Step::Out(flow, count)),
@@ -67,7 +67,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What went in, by link and direction, and the next number of each flow.
+/// Segments sent so far by link and direction, and the next number of each flow.
 #[derive(Default)]
 struct Traffic {
     numbers: HashMap<(u32, bool, u16), u32>,
@@ -81,7 +81,7 @@ impl Traffic {
         let first = *number;
         *number += count;
         self.segments += u64::from(count);
-        // Flows with odd halves are of TCP; either way some are for each host.
+        // Flows with an odd half are TCP; flows of either protocol go to each host.
         match flow / 2 % 2 {
             0 => Segments::udp(flow, first, count),
             _ => Segments::tcp(flow, first, count),
@@ -113,10 +113,10 @@ impl Traffic {
     }
 }
 
-/// A segment that came out, and whether it was sent again, or by itself.
+/// A segment that came out, and whether it was sent again or by itself.
 type Out = ((u32, bool, u16), u32, bool);
 
-/// All that came out, in order.
+/// Takes all segments that came out, in order.
 fn came_out(simulation: &mut Simulation) -> Vec<Out> {
     let mut all = Vec::new();
     for datagram in simulation.take_sent() {
@@ -132,7 +132,7 @@ fn came_out(simulation: &mut Simulation) -> Vec<Out> {
     all
 }
 
-/// Every segment came out once or is counted as dropped once, by what the worker counts.
+/// Checks that, by the worker's counters, every segment came out once or was dropped once.
 fn assert_accounted(simulation: &Simulation, traffic: &Traffic, out: &[Out]) {
     let mut seen: Vec<_> = out
         .iter()
@@ -176,7 +176,7 @@ proptest! {
         simulation.drain();
         let out = came_out(&mut simulation);
         assert_accounted(&simulation, &traffic, &out);
-        // What is sent again comes late, when the kernel has refused it; nothing else does.
+        // Only segments that are sent again after a refusal may be late.
         assert_in_order(out.into_iter().filter(|&(.., direct)| !direct));
     }
 
@@ -210,7 +210,8 @@ proptest! {
         simulation.drain();
         let out = came_out(&mut simulation);
         assert_accounted(&simulation, &traffic, &out);
-        // Until the host is known to take none, a single datagram that was queued behind a refused train is ahead of it.
+        // Until the host is known to take no trains, a single datagram that was queued behind a refused train
+        // overtakes it.
         for again in [false, true] {
             assert_in_order(out.iter().copied().filter(|&(.., direct)| direct == again));
         }

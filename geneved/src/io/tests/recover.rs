@@ -28,7 +28,7 @@ fn a_host_that_takes_no_trains_gets_datagrams_and_loses_none() {
             matches!(&news[..], [EngineEvent::GsoOff { host, .. }] if *host == REMOTE_HOSTS[0]),
             "{news:?}"
         );
-        // From now on nobody asks the kernel again, and the other host is not concerned.
+        // From now on trains are not tried any more; the other host is not affected.
         assert!(!simulation.host(REMOTE_HOSTS[0]).gso());
         assert!(simulation.host(REMOTE_HOSTS[1]).gso());
         simulation.faults().trains = None;
@@ -87,7 +87,7 @@ fn what_is_too_long_for_the_path_is_told_to_its_sender() {
     let ends = [1, 2].map(|last| (IpAddr::from([10, 0, 0, last]), PORT));
     let packet = packets::packet(ends[0], ends[1], packets::TCP_ACK, 1000);
     simulation.feed_tun(IP, with_vnet(&VnetHdr::NONE, &packet));
-    // The kernel learns of the path first, and geneved before the train is settled.
+    // The kernel learns the path MTU first, and geneved before the train is settled.
     simulation.turn();
     simulation.host(REMOTE_HOSTS[0]).set_path_mtu(Some(700));
     simulation.drain();
@@ -97,7 +97,7 @@ fn what_is_too_long_for_the_path_is_told_to_its_sender() {
     assert_eq!(told.len(), 1);
     let error = Packet::parse(&told[0][vnet::LEN..]).unwrap();
     assert_eq!(error.protocol, protocol::ICMP);
-    // Fragmentation needed, and to how much (RFC 1191 section 4).
+    // Fragmentation needed, with the MTU (RFC 1191 section 4).
     let icmp = &told[0][vnet::LEN + usize::from(error.transport_offset)..];
     assert_eq!((icmp[0], icmp[1]), (3, 4));
     let mtu = u16::from_be_bytes([icmp[6], icmp[7]]);

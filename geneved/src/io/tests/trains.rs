@@ -1,4 +1,4 @@
-//! Buffers, trains and writes by themselves: small enough for Miri to follow each pointer.
+//! Tests of buffers, trains and writes in isolation, small enough for Miri to follow each pointer.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::io::udp::AddressFamily;
 
 const TRAIN_HEADER: &[u8] = b"header";
 
-/// An open train without datagrams.
+/// Returns an open train without datagrams.
 fn train() -> Train {
     let (pool, host) = (simulated_pool(), Arc::new(Host::new(1, REMOTE_HOSTS[0])));
     let outer = OuterTx {
@@ -90,7 +90,7 @@ fn a_train_takes_equal_datagrams_and_ends_with_a_shorter_one() {
     train.singly(|_, len| singly.push(len));
     assert_eq!(singly, [56, 56, 26]);
     assert_eq!(train.first(), [TRAIN_HEADER, &[7; 50]].concat());
-    // What its buffer holds by now is what leaves.
+    // The train sends what its buffer holds now.
     buffers.bytes_mut(0)[0] = 9;
     let first: Vec<u8> = train
         .datagrams()
@@ -152,7 +152,7 @@ fn a_frames_header_goes_behind_the_virtio_header() {
         scratch[vnet::LEN..vnet::LEN + 2].copy_from_slice(b"ip");
         vnet::LEN + 2
     });
-    // SAFETY: the buffer outlives the write, and nobody writes it meanwhile.
+    // SAFETY: the buffer outlives the write, and nothing writes to it meanwhile.
     unsafe { write.insert_frame(map.iovec(0, 0, 14)) };
     // SAFETY: as above.
     unsafe { write.push((PoolKind::Udp, 0), map.iovec(0, 40, 4)) };

@@ -5,10 +5,10 @@ use crate::io::engine::EngineEvent;
 use crate::io::simulation::{REMOTE_HOSTS, SIMULATED_MTU, SimulatedLink};
 
 const IP: SimulatedLink = SimulatedLink::Ip;
-/// The device's virtio header, and the headers of the tunnel behind it: Ethernet, IPv4, UDP, Geneve.
+/// Length of the device's virtio header and the tunnel's headers behind it: Ethernet, IPv4, UDP, Geneve.
 const BEFORE: usize = 24 + 14 + 20 + 8 + 8;
 
-/// A super-packet of TCP whose segments are as long as the link's MTU allows.
+/// Returns a TCP super-packet whose segments are as long as the link's MTU allows.
 fn super_packet(number: u32) -> Vec<u8> {
     let mss = usize::from(SIMULATED_MTU) - 40;
     let kind = packets::PayloadKind::Tcp(TcpFlags::ACK, 1 + number * 3 * mss as u32);
@@ -82,7 +82,7 @@ fn what_is_refused_later_is_cut_and_sent_after_all() {
         let sent = simulation.take_sent();
         assert_eq!(sent.len(), 3, "{fault:?}");
         assert_eq!(simulation.counters(IP).tx_packets, 6);
-        // The link's packets to this host do not try again for a while.
+        // The link's packets to this host do not try the device again for a while.
         simulation.feed_tun(IP, super_packet(2));
         simulation.drain();
         assert_eq!(simulation.take_sent().len(), 3);

@@ -1,32 +1,33 @@
-//! The sockets that io_uring receives from: how much each has to read, and which of them wait for buffers.
+//! Sockets that io_uring receives from: how much each has to read, and which of them wait for buffers.
 
 use std::os::fd::RawFd;
 
 use crate::io::backend::place;
 
-/// A socket that brought so many trains in one turn has much to read. The kernel takes 32 from one before the next.
+/// Trains per turn from which a socket counts as having much to read. The kernel takes up to 32 from one socket
+/// before the next.
 pub(super) const MUCH: u32 = 16;
-/// Sockets share the buffers if two have brought something within so many turns.
+/// Sockets share the buffers if two of them had trains within this many turns.
 const RECENT: u64 = 16;
 
-/// A socket that is received from.
+/// Receiving socket.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct UringSocket {
     pub(super) fd: RawFd,
-    /// It takes what is of no VPC.
+    /// It takes the datagrams of no VPC.
     pub(super) stray: bool,
-    /// Trains that it brought in the last turn in which it brought any.
+    /// Trains received in `turn`, the last turn in which there were any.
     took: u32,
     turn: u64,
 }
 
-/// All of them, by slot.
+/// All receiving sockets, by slot.
 pub(super) struct Listeners {
     all: Vec<Option<UringSocket>>,
-    /// Those that receive nothing until there are buffers for them.
+    /// Sockets that receive nothing until buffers are available.
     waiting: Vec<u32>,
     turns: u64,
-    /// The socket that brought something last, and in which turn there was another one before.
+    /// The socket that received last, and the last turn in which that changed.
     latest: u32,
     shared: u64,
 }
@@ -50,7 +51,7 @@ impl Listeners {
             turn: 0,
         };
         place(&mut self.all, slot, listener);
-        // All of them may wait for buffers at once, and packets allocate nothing.
+        // All of them may wait for buffers at once, and the packet path must not allocate.
         let room = self.all.len().saturating_sub(self.waiting.len());
         self.waiting.reserve(room);
     }
@@ -69,7 +70,7 @@ impl Listeners {
         self.turns += 1;
     }
 
-    /// Notes that a socket brought a train.
+    /// Records that a socket received a train.
     pub(super) fn note_train(&mut self, slot: u32) {
         let turn = self.turns;
         if let Some(Some(listener)) = self.all.get_mut(slot as usize) {
@@ -83,13 +84,13 @@ impl Listeners {
         }
     }
 
-    /// Whether a socket has so much to read that others would find no buffers beside it.
+    /// Whether a socket has so much to read that it would starve others of buffers.
     pub(super) fn has_much(&self, slot: u32) -> bool {
         let shared = self.turns - self.shared <= RECENT;
         shared && self.took(slot) >= MUCH
     }
 
-    /// Trains that a socket brought in this turn.
+    /// Number of trains that a socket received in this turn.
     fn took(&self, slot: u32) -> u32 {
         match self.get(slot) {
             Some(listener) if listener.turn == self.turns => listener.took,
@@ -97,19 +98,19 @@ impl Listeners {
         }
     }
 
-    /// A socket waits until there are buffers.
+    /// Puts a socket on the list of those waiting for buffers.
     pub(super) fn wait(&mut self, slot: u32) {
         self.waiting.push(slot);
     }
 
-    /// A socket does not wait any more; false where it did not.
+    /// Takes a socket off the waiting list; false if it was not on it.
     pub(super) fn stop_waiting(&mut self, slot: u32) -> bool {
         let at = self.waiting.iter().position(|&s| s == slot);
         at.map(|at| self.waiting.swap_remove(at)).is_some()
     }
 
-    /// Takes the list of those that wait: who had least is the first to get buffers, each time. What is left of it goes back
-    /// by [`Listeners::keep_waiting`].
+    /// Takes the waiting list, sorted so that the sockets that received least get buffers first. What remains goes
+    /// back through [`Listeners::keep_waiting`].
     pub(super) fn take_waiting(&mut self) -> Vec<u32> {
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.sort_unstable_by_key(|&slot| self.took(slot));

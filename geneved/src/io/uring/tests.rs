@@ -11,11 +11,11 @@ fn what_a_stuck_ring_does_not_take_is_refused() {
     let mut uring =
         Uring::new(&buffers, &buffers, bell.as_raw_fd()).expect("io_uring is allowed here");
     let other = std::fs::File::open("/dev/null").unwrap();
-    // SAFETY: both are open. The ring's number means a file from now on that takes nothing from its queue.
+    // SAFETY: both are open. From now on the ring's descriptor refers to a file, which takes nothing from its queue.
     let rc = unsafe { libc::dup2(other.as_raw_fd(), uring.ring.as_raw_fd()) };
     assert!(rc >= 0);
     for id in 0..SUBMISSIONS + 8 {
-        // SAFETY: the kernel gets to see none of them.
+        // SAFETY: the kernel never sees any of them.
         unsafe { uring.send(id, -1, std::ptr::null()) };
     }
     let reported = uring.refused.len() + uring.in_flight;

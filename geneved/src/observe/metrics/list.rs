@@ -13,7 +13,7 @@ macro_rules! metrics {
                 help: $help,
             };
         )+
-        /// Every metric, in the order of a page.
+        /// All metrics, in the order of a page.
         pub static ALL: &[&Metric] = &[$(&$word),+];
     };
 }

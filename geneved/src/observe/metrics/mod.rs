@@ -1,8 +1,8 @@
-//! Metrics in Prometheus' text form: the list of them, and a page that is made of it.
+//! Metrics in the Prometheus text format: the list of them, and the page.
 //!
-//! Nothing is counted here. Workers and tables have counters of their own; they are folded into a page
-//! when somebody asks, by `daemon::metrics`. Each page is recorded with the macros of `metrics` by a
-//! recorder of its own, because one that stays would never forget the series of a link that is gone.
+//! Nothing is counted here. Workers and tables have their own counters, which `daemon::metrics` sums up for each
+//! page. Each page is recorded with the macros of `metrics` by a new recorder, because a permanent one would keep the
+//! series of removed links.
 
 mod list;
 
@@ -16,20 +16,20 @@ use metrics_exporter_prometheus::{LabelSet, PrometheusBuilder, PrometheusRecorde
 
 pub use self::list::*;
 
-/// What the form of Prometheus is called in HTTP.
+/// HTTP content type of the Prometheus text format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// How a metric moves.
+/// Type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricKind {
-    /// Only up, from 0 at the start.
+    /// Only increases, from 0 at the start.
     Counter,
-    /// Up and down.
+    /// Goes up and down.
     Gauge,
 }
 
 impl MetricKind {
-    /// Prometheus' word for it.
+    /// Prometheus' name for it.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -44,20 +44,20 @@ impl MetricKind {
 pub struct Metric {
     /// Its name.
     pub name: &'static str,
-    /// How it moves.
+    /// Its type.
     pub kind: MetricKind,
-    /// The names of its labels, in this order.
+    /// Names of its labels, in this order.
     pub labels: &'static [&'static str],
-    /// What it says, in one sentence.
+    /// Its help text, one sentence.
     pub help: &'static str,
 }
 
-/// The value of a series.
+/// Value of a series.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum MetricValue {
-    /// A whole number.
+    /// Integer value.
     Whole(u64),
-    /// A number with a fraction.
+    /// Fractional value.
     Fraction(f64),
 }
 
@@ -88,7 +88,7 @@ impl From<usize> for MetricValue {
 #[derive(Debug)]
 pub struct MetricsPage {
     recorder: PrometheusRecorder,
-    /// Counters with fractions by name: a recorder's counters are whole.
+    /// Counters with fractions by name: a recorder's counters are integers.
     fractions: BTreeMap<&'static str, String>,
 }
 
@@ -102,7 +102,7 @@ impl Default for MetricsPage {
 }
 
 impl MetricsPage {
-    /// The series of a metric, which are added to the page.
+    /// Returns the series of a metric for adding to the page.
     pub fn metric(&mut self, metric: &'static Metric) -> MetricSeries<'_> {
         with_local_recorder(&self.recorder, || match metric.kind {
             MetricKind::Counter => describe_counter!(metric.name, metric.help),
@@ -111,8 +111,8 @@ impl MetricsPage {
         MetricSeries { page: self, metric }
     }
 
-    /// The page: every metric that has series, in the order of the list, and its series in that of their labels. With
-    /// many series that takes a while.
+    /// Renders the page: every metric that has series, in the order of the list, with its series sorted by labels.
+    /// Takes a while if there are many series.
     #[must_use]
     pub fn end(self) -> String {
         let rendered = self.recorder.handle().render();
@@ -125,7 +125,7 @@ impl MetricsPage {
         let mut text = String::with_capacity(rendered.len());
         for family in ALL.iter().filter_map(|metric| families.get(metric.name)) {
             let mut lines: Vec<&str> = family.lines().collect();
-            // The first two say what it is.
+            // The first two lines are HELP and TYPE.
             lines[2..].sort_unstable();
             for line in lines {
                 text.push_str(line);
@@ -136,7 +136,7 @@ impl MetricsPage {
     }
 }
 
-/// The series of one metric.
+/// Series of one metric.
 #[derive(Debug)]
 pub struct MetricSeries<'a> {
     page: &'a mut MetricsPage,
@@ -144,7 +144,7 @@ pub struct MetricSeries<'a> {
 }
 
 impl MetricSeries<'_> {
-    /// Adds a series: the values of its labels, and its own.
+    /// Adds a series with these label values.
     pub fn add(&mut self, labels: &[&str], value: impl Into<MetricValue>) {
         let Metric {
             name,

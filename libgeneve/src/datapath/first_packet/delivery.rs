@@ -1,4 +1,4 @@
-//! Whether a packet may be delivered into the interface: what is not behind the link is not the link's to reach.
+//! Delivery check: a link delivers into its interface only what is behind it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use crate::flow::FlowKey;
 use crate::time::Now;
 use crate::vpc::{Host, Link};
 
-/// The first packet of a flow, whose destination no function of the link has turned; `leaves` says that it leaves the VPC by
-/// this host.
+/// Checks the first packet of a flow whose destination was not redirected; `leaves` means that it leaves the VPC
+/// through this host.
 ///
 /// # Errors
 /// [`DropReason::DestinationNotHere`].
@@ -22,7 +22,7 @@ pub(super) fn check_delivery<E: TraceObserver>(
     now: Now,
     log: &mut E,
 ) -> Result<(), DropReason> {
-    // The other side of a gateway is everything, for the sources that its rules translate.
+    // A gateway delivers to any destination for the sources that its NAT rules translate.
     let nat = link.config.functions.nat.as_ref();
     if leaves && nat.is_some_and(|nat| nat.source(key.src).is_some()) {
         log.record("delivery", || {
@@ -36,7 +36,7 @@ pub(super) fn check_delivery<E: TraceObserver>(
     check::<E>(link, key.dst, now, log)
 }
 
-/// An answer to a flow that began behind the interface, or whose client turned out to be there.
+/// Checks the reply to a flow that began behind the interface, or whose client turned out to be there.
 ///
 /// # Errors
 /// [`DropReason::DestinationNotHere`].
@@ -48,7 +48,7 @@ pub(super) fn check_answer<E: TraceObserver>(
     now: Now,
     log: &mut E,
 ) -> Result<(), DropReason> {
-    // Whom translation knows from outside is outside; and what comes out of the interface may go back into it.
+    // A translated client is outside the VPC; and what comes out of the interface may go back into it.
     let translated = link.config.functions.nat.is_some() && *reply != original.reversed();
     let turned_back = matches!(from, Input::Link) && reply.link == original.link;
     // Mode ethernet delivers by MAC address.

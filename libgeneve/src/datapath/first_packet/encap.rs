@@ -1,4 +1,4 @@
-//! The header of a flow: which options go before its packets, and whose frame it is.
+//! Encapsulation header of a flow: Geneve options, and the inner Ethernet header if the link makes one.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,31 +18,31 @@ use crate::wire::geneve::protocol_type;
 use crate::wire::header::HeaderBytes;
 use crate::wire::option::GeneveOption;
 
-/// What the header of a packet says.
+/// Inputs of an encapsulation header.
 pub(super) struct HeaderFields<'a> {
-    /// The inner source.
+    /// Inner source.
     pub(super) src: IpAddr,
-    /// The inner destination.
+    /// Inner destination.
     pub(super) dst: IpAddr,
-    /// What the destination is.
+    /// Type of the destination.
     pub(super) to: EndpointType,
     pub(super) class: Option<u8>,
     pub(super) precedence: u8,
     pub(super) service: Option<ServiceOption>,
-    /// The options with which the packet came, where it is relayed: what they say of its source stays.
+    /// Received options of a relayed packet; what they say about its source is kept.
     pub(super) relayed: Option<&'a ReceivedOptions>,
 }
 
-/// A header, and what is known of it.
+/// Encapsulation header with its metadata.
 pub(super) struct BuiltHeader {
     pub(super) encap: Arc<HeaderBytes>,
-    /// Known options in it, a bit for each slot of the schema.
+    /// Known options in it, one bit per schema slot.
     pub(super) slots: u32,
-    /// The neighbour whose MAC address is in it, where one was learned.
+    /// Learned neighbour whose MAC address is in it, if any.
     pub(super) neighbor: Option<NeighborUse>,
 }
 
-/// The header of packets with this mark to `host`.
+/// Builds the header of packets with this mark to `host`.
 pub(super) fn header<E: TraceObserver>(
     cx: &PacketContext<'_>,
     link: &Link,
@@ -63,7 +63,7 @@ pub(super) fn header<E: TraceObserver>(
         plain => (plain.header(link.config.vni, protocol), 0),
     };
     let mut neighbor = None;
-    // A bridge has the frames of others, with their own headers.
+    // On a bridge the frames bring their own Ethernet headers.
     if link.config.inner == InnerProtocol::Ethernet && link.bridge.is_none() {
         let dst;
         (dst, neighbor) = find_neighbor::<E>(cx, link, host, header_fields.dst)?;
@@ -80,8 +80,8 @@ pub(super) fn header<E: TraceObserver>(
     })
 }
 
-/// The header of frames that belong to no flow, which carry what every packet of the link carries, and which known options
-/// are in it.
+/// Builds the header of frames outside of any flow, with the options that all packets of the link carry. Also returns
+/// the known options in it.
 pub(in crate::datapath) fn plain_header(
     cx: &PacketContext<'_>,
     link: &Link,
@@ -94,14 +94,15 @@ pub(in crate::datapath) fn plain_header(
         class: None,
         precedence: 0,
         service: None,
-        // Whose labels it would say belongs to nobody.
+        // Empty, because no endpoint's labels apply.
         relayed: Some(&ReceivedOptions::default()),
     };
     let BuiltHeader { encap, slots, .. } = header(cx, link, None, &header_fields, &mut NoTrace)?;
     Ok((encap, slots))
 }
 
-/// The MAC address of an inner destination, and whose it is where it was learned; `host` is asked where it is not known.
+/// Returns the MAC address of an inner destination, and its neighbour entry if it was learned; if it is unknown,
+/// queues a request to `host`.
 fn find_neighbor<E: TraceObserver>(
     cx: &PacketContext<'_>,
     link: &Link,
@@ -137,7 +138,7 @@ fn find_neighbor<E: TraceObserver>(
     Err(DropReason::NeighborUnresolved)
 }
 
-/// The Geneve header of packets with this mark, and which known options are in it.
+/// Builds the Geneve header of packets with this mark; also returns the known options in it.
 fn with_options<E: TraceObserver>(
     cx: &PacketContext<'_>,
     link: &Link,
@@ -147,7 +148,7 @@ fn with_options<E: TraceObserver>(
 ) -> Result<(HeaderBytes, u32), DropReason> {
     let functions = &link.config.functions;
     let source = functions.endpoints.get(&header_fields.src);
-    // What is sent on for an endpoint of another host carries none of its options.
+    // Relayed packets of an endpoint on another host carry none of that endpoint's configured options.
     let here = source.filter(|e| e.local);
     let relayed = header_fields.relayed.and_then(|r| r.endpoint);
     let from = relayed.map_or_else(
@@ -184,7 +185,7 @@ fn with_options<E: TraceObserver>(
         kind: a.kind,
         data: &a.data,
     });
-    // A configuration whose options do not fit is refused; relayed labels are bounded.
+    // Configurations whose options do not fit are refused, and relayed labels are bounded.
     let header = attach
         .header(&cx.tables.schema, link.config.vni, protocol, defined)
         .map_err(|_| DropReason::OptionMalformed)?;

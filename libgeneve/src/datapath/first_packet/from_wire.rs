@@ -1,4 +1,4 @@
-//! A flow that begins with a packet from the wire: source check → endpoint types → ingress policy → service → NAT.
+//! First packet of a flow from the wire: source check → endpoint types → ingress policy → service → NAT.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -53,7 +53,7 @@ pub(super) fn decide_from_wire<E: TraceObserver>(
         return Ok(verdict);
     }
     let redirect = resolution.destination(link, initial, before, log)?;
-    // Backends answer the client itself.
+    // Backends answer the client directly.
     let leaves = redirect != Redirect::Service && leaves_here(link, key, at.received);
     if redirect == Redirect::None {
         check_delivery(link, key, leaves, cx.now, log)?;
@@ -79,8 +79,7 @@ pub(super) fn decide_from_wire<E: TraceObserver>(
     Ok(verdict)
 }
 
-/// What is known of a packet from the wire before its way is decided: whether its source and its types are right, and what
-/// the rules say of it.
+/// Admits a packet from the wire: checks its source and endpoint types, then evaluates the ingress policy.
 pub(super) fn admitted<E: TraceObserver>(
     link: &Link,
     initial: &FirstPacket,
@@ -127,7 +126,7 @@ pub(super) fn admitted<E: TraceObserver>(
     ))
 }
 
-/// What was turned to another destination goes there: into TUN where it lives here, to its host otherwise.
+/// Resolves the next hop of a redirected packet: TUN if the new destination is on this host, otherwise its host.
 fn forward_or_deliver<E: TraceObserver>(
     cx: &PacketContext<'_>,
     link: &Link,
@@ -162,8 +161,8 @@ fn forward_or_deliver<E: TraceObserver>(
     Ok(())
 }
 
-/// Stands in for a proxied endpoint: the packet goes on to the target with an address of this host's as its source, so
-/// that neither VPC needs a route to the other.
+/// Proxies an endpoint: forwards the packet to the target with an outside address of this host as its source, so that
+/// neither VPC needs a route to the other.
 pub(super) fn proxy<E: TraceObserver>(
     cx: &PacketContext<'_>,
     link: &Link,
@@ -221,9 +220,9 @@ pub(super) fn proxy<E: TraceObserver>(
     Ok(())
 }
 
-/// What stands for a client in the pool of another VPC. Clients of two VPCs may have the same address: the link tells
-/// them apart. Should two stand for each other by chance, their flows to one target cannot have one port, and the later is
-/// refused.
+/// Returns a stand-in address for a client in the pool of another VPC. Clients of two VPCs may have the same address;
+/// mixing in the link tells them apart. If two stand-ins collide by chance, their flows to one target cannot share a
+/// port, and the later one is refused.
 fn client(link: &Link, addr: IpAddr) -> IpAddr {
     let index = link.config.index.0;
     match addr {
@@ -234,14 +233,14 @@ fn client(link: &Link, addr: IpAddr) -> IpAddr {
     }
 }
 
-/// Whether `host` serves the virtual address that the packet says its client asked for: then it relays for others.
+/// Whether `host` serves the virtual address that the packet's client asked for, and may therefore relay for others.
 pub(super) fn relays(link: &Link, host: &Host, service: &ServiceOption) -> bool {
     link.routes
         .lookup(service.addr)
         .is_some_and(|entry| entry.origin >= RouteOrigin::Route && entry.target.includes(host.addr))
 }
 
-/// The packet's endpoint option against what this host knows.
+/// Checks the packet's endpoint option against local configuration.
 fn types_agree(
     link: &Link,
     initial: &FirstPacket,
@@ -290,12 +289,14 @@ fn types_agree(
     }
 }
 
-/// Whether the packet leaves the VPC by this host: it says so, or it says nothing and its destination is not here.
+/// Whether the packet leaves the VPC through this host: its option says so, or it has none and its destination is not
+/// here.
 fn leaves_here(link: &Link, key: &FlowKey, received: &ReceivedOptions) -> bool {
     match received.endpoint {
         Some(option) => option.dst == EndpointType::Gateway,
         None => {
-            // What translation covers leaves by it, unless it is known to live here by more than a prefix.
+            // Sources that NAT covers leave through this host, unless the destination is known here by more than an
+            // allowed prefix.
             let here = |e: &RouteEntry| e.local && e.origin != RouteOrigin::Allowed;
             let here = link.routes.lookup(key.dst).is_some_and(here);
             !here && !stays(link, key.src, key.dst)

@@ -1,8 +1,9 @@
-//! Packets that are turned to a destination on the host, or behind the interface, of their own sender: the source is translated,
-//! too. The answer would reach the sender otherwise without passing here, from an address that it never asked.
+//! Masquerading of hairpinned packets: if the redirect leads back to the sender's host or interface, the source is
+//! translated, too. Otherwise the answer would bypass this host and reach the sender from an address that it never
+//! asked.
 //!
-//! The source becomes the address that was asked, as it leads here from wherever the sender is. Which of its ports are free,
-//! the flow table knows: only the answers' keys must differ.
+//! The new source is the requested address, because it leads here from wherever the sender is. The flow table tells
+//! which ports are free: only the reply keys must differ.
 
 use std::net::IpAddr;
 
@@ -15,14 +16,15 @@ use crate::flow::{FlowDirection, FlowKey};
 use crate::options::ServiceOption;
 use crate::vpc::Link;
 
-/// Ports that are tried after the sender's own. Each fails where another sender has a flow to the same destination by it.
+/// Number of ports to try after the sender's own. A try fails if another sender has a flow to the same destination
+/// with that port.
 const PORT_TRIES: u64 = 16;
-/// Those ports are not well-known ones.
+/// Lowest port to try: above the well-known ports.
 const LOWEST: u16 = 1024;
 
 impl Resolution {
-    /// Gives the packet the source `addr`, which its sender asked, with a port that no other flow to its destination has.
-    /// `before` is the key of its replies so far.
+    /// Translates the source to `addr`, the requested address, with a port that no other flow to the destination
+    /// uses. `before` is the flow's reply key so far.
     pub(super) fn masquerade<E: TraceObserver>(
         &mut self,
         cx: &PacketContext<'_>,
@@ -46,7 +48,7 @@ impl Resolution {
         let kept = before
             .map(|b| b.dport)
             .filter(|&p| before == Some(&reply(p)));
-        // A packet from the port that is asked for itself would be taken for an answer by its receiver's host.
+        // With the requested port as source port, the receiver's host would take the packet for an answer.
         let free = |&port: &u16| {
             (identifier || port == 0 || port != key.dport) && !cx.state.flows.contains(&reply(port))
         };
@@ -61,7 +63,7 @@ impl Resolution {
             .ok_or(DropReason::NatExhausted)?;
         self.src = (addr, port);
         if identifier {
-            // An identifier stands for both ports.
+            // An ICMP identifier stands for both ports.
             self.dst.1 = port;
         }
         log.record("nat", || {
@@ -74,7 +76,7 @@ impl Resolution {
     }
 }
 
-/// Whether a packet that another host relayed in the name of this service comes back to the host of its client.
+/// Whether a packet that another host relayed for this service returns to the host of its client.
 pub(super) fn asked_here(
     cx: &PacketContext<'_>,
     link: &Link,

@@ -1,4 +1,4 @@
-//! What becomes of a flow's first packet on its way through service, NAT and class.
+//! Resolution of a flow's first packet through service, NAT and class.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use crate::route::RouteOrigin;
 use crate::vpc::{Link, LinkIndex};
 use crate::wire::ip::protocol;
 
-/// A flow's way through the functions, as far as it is decided.
+/// Resolution of a flow, as far as it has been decided.
 #[derive(Debug)]
 pub(super) struct Resolution {
     pub(super) src: (IpAddr, u16),
     pub(super) dst: (IpAddr, u16),
-    /// The link whose VPC it leaves in.
+    /// Link in whose VPC the packet leaves.
     pub(super) link: LinkIndex,
     pub(super) lease: Option<PortLease>,
     pub(super) service: Option<ServiceOption>,
@@ -46,12 +46,12 @@ impl Resolution {
         }
     }
 
-    /// The destination becomes a backend or the inside of a translation.
+    /// Redirects to a backend or to the inside address of a translation.
     pub(super) fn redirect_to(&mut self, addr: IpAddr, port: Option<u16>) {
         self.dst = (addr, port.unwrap_or(self.dst.1));
     }
 
-    /// Asks the link's service and NAT rules where the packet really goes.
+    /// Applies the link's service and NAT rules to the destination.
     pub(super) fn destination<E: TraceObserver>(
         &mut self,
         link: &Link,
@@ -111,7 +111,7 @@ impl Resolution {
         Ok(Redirect::None)
     }
 
-    /// Gives the packet the source that the link's NAT rules ask for.
+    /// Applies the link's source NAT rules.
     pub(super) fn source<E: TraceObserver>(
         &mut self,
         cx: &PacketContext<'_>,
@@ -137,7 +137,7 @@ impl Resolution {
                     self.lease_port::<E>(cx, (pool, None), initial.key.protocol, inside)?;
                 self.src = outside;
                 if is_icmp(initial.key.protocol) {
-                    // An identifier stands for both ports.
+                    // An ICMP identifier stands for both ports.
                     self.dst.1 = outside.1;
                 }
                 (outside.0, rule)
@@ -152,7 +152,7 @@ impl Resolution {
         Ok(())
     }
 
-    /// Gives the packet from `src` the source that it has outside, unless it stays in the VPC.
+    /// Translates the source `src` to its outside address, unless the packet stays in the VPC.
     pub(super) fn translate_source<E: TraceObserver>(
         &mut self,
         cx: &PacketContext<'_>,
@@ -167,7 +167,7 @@ impl Resolution {
         self.source(cx, link, initial, log)
     }
 
-    /// An outside address and port of a pool, or of one link's part of it.
+    /// Leases an outside address and port from a pool, or from one link's share of it.
     pub(super) fn lease_port<E: TraceObserver>(
         &mut self,
         cx: &PacketContext<'_>,
@@ -187,7 +187,7 @@ impl Resolution {
         Ok(outside)
     }
 
-    /// What the header of its packets from `src` to `dst`, an endpoint of this type, says.
+    /// Returns the header inputs for packets from `src` to `dst`, an endpoint of this type.
     pub(super) fn header_fields<'a>(
         &self,
         src: IpAddr,
@@ -205,7 +205,7 @@ impl Resolution {
         }
     }
 
-    /// The class of the flow, and the rates that its packets must keep on the way out of `link`.
+    /// Sets the flow's class and the meters for its packets out of `link`.
     pub(super) fn classify<E: TraceObserver>(
         &mut self,
         link: &Link,
@@ -250,7 +250,7 @@ impl Resolution {
     }
 }
 
-/// What changed a packet's destination.
+/// Kind of destination redirect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Redirect {
     None,
@@ -259,7 +259,7 @@ pub(super) enum Redirect {
     Hairpin,
 }
 
-/// The drop precedence that an AF code point stands for, 0 to 2 (RFC 2597); 0 for others.
+/// Returns the drop precedence of an AF code point, 0 to 2 (RFC 2597); 0 for other code points.
 fn drop_precedence(dscp: u8) -> u8 {
     let (class, precedence) = (dscp >> 3, dscp >> 1 & 3);
     if (1..=4).contains(&class) && dscp & 1 == 0 && precedence > 0 {
@@ -273,7 +273,7 @@ pub(super) fn is_icmp(number: u8) -> bool {
     matches!(number, protocol::ICMP | protocol::ICMPV6)
 }
 
-/// Whether the packet has a port, or an identifier that stands for one.
+/// Whether the packet has a port, or an ICMP identifier in its place.
 pub(super) fn translatable(initial: &FirstPacket) -> bool {
     let query = match initial.icmp {
         Some((kind, _)) => crate::wire::packet::is_icmp_query(initial.version(), kind),
@@ -282,8 +282,8 @@ pub(super) fn translatable(initial: &FirstPacket) -> bool {
     initial.ports().is_some() || query
 }
 
-/// Whether a packet stays in the VPC as far as NAT is concerned: a pool is for what is not in its own prefix, and one
-/// address for one is for those who do not know the endpoint by its own.
+/// Whether NAT leaves the packet alone because it stays in the VPC: a pool is for destinations outside its own
+/// prefix, and one-to-one NAT is for peers that do not know the endpoint by its inside address.
 pub(super) fn stays(link: &Link, src: IpAddr, dst: IpAddr) -> bool {
     let functions = &link.config.functions;
     let Some(nat) = &functions.nat else {

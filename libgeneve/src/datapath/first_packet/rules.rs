@@ -1,4 +1,4 @@
-//! What the policy of a link says of a flow.
+//! Policy lookup for a flow.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use crate::policy::{Direction, Policy, PolicyAction, PolicyQuery, PolicyVerdict}
 use crate::vpc::Link;
 use crate::wire::option::OptionIter;
 
-/// Asks about a packet that this host sends to where its course leads, an endpoint of this type.
+/// Evaluates the egress policy for a resolved packet from this host to an endpoint of this type.
 pub(super) fn evaluate_egress<E: TraceObserver>(
     link: &Link,
     initial: &FirstPacket,
@@ -34,7 +34,7 @@ pub(super) fn evaluate_egress<E: TraceObserver>(
     evaluate(link, &query, log)
 }
 
-/// Asks the policy of a link.
+/// Evaluates the policy of a link.
 pub(super) fn evaluate<E: TraceObserver>(
     link: &Link,
     query: &PolicyQuery<'_>,
@@ -69,10 +69,10 @@ pub(super) fn evaluate<E: TraceObserver>(
     verdict
 }
 
-/// So many rules that do not match are told of one by one.
+/// Maximum number of non-matching rules that a trace lists one by one.
 const TOLD_RULES: usize = 32;
 
-/// Which rules do not match, and why.
+/// Traces which rules do not match, and why.
 fn trace_mismatches<E: TraceObserver>(policy: &Policy, query: &PolicyQuery<'_>, log: &mut E) {
     let mut rules = policy.mismatches(query);
     for (rule, why) in rules.by_ref().take(TOLD_RULES) {
@@ -86,7 +86,7 @@ fn trace_mismatches<E: TraceObserver>(policy: &Policy, query: &PolicyQuery<'_>, 
     }
 }
 
-/// What the configuration says of an endpoint's labels.
+/// Returns the configured labels of an address.
 pub(super) fn configured_labels(link: &Link, addr: IpAddr) -> Labels<'_> {
     let endpoint = link.config.functions.endpoints.get(&addr);
     match endpoint.and_then(|e| e.labels.as_ref()) {
@@ -95,7 +95,7 @@ pub(super) fn configured_labels(link: &Link, addr: IpAddr) -> Labels<'_> {
     }
 }
 
-/// The labels of an address on this host: those of its endpoint, or none.
+/// Returns the labels of an address on this host: those of its endpoint, or none.
 pub(super) fn own_labels(link: &Link, addr: IpAddr) -> Labels<'_> {
     match configured_labels(link, addr) {
         Labels::Unknown => Labels::Known(&[]),

@@ -1,4 +1,4 @@
-//! Whether a packet came from where its source is.
+//! Source checks: whether a packet's source belongs to the input it came from.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,31 +15,31 @@ use crate::time::Now;
 use crate::vpc::{Host, Link};
 use crate::wire::ip::protocol;
 
-/// As what a packet comes, in the eyes of who asks whether it may.
+/// Role of a packet in its flow, for the source check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::datapath) enum PacketRole {
-    /// It begins a flow, or goes on with one from the side that began.
+    /// First packet, or a later one in the original direction.
     Original,
-    /// It answers; `direct` where another host than that of the address which was asked may answer in its name.
+    /// Reply; `direct` if a host other than that of the requested address may answer for it.
     Reply {
         /// See [`may_answer_directly`].
         direct: bool,
     },
 }
 
-/// How long the host that answers a flow in the name of a service must have been silent, in seconds, before another may
-/// (its backend failed, say). A TCP connection cannot move: there is no other.
+/// How long, in seconds, the host answering for a service must be silent before another host may take over (after its
+/// backend failed, say). TCP connections cannot move to another backend.
 const RESPONDER_SILENCE: u32 = 5;
 
-/// The time at which a host was heard, in seconds, as decisions keep it.
+/// Returns the time in whole seconds, as decisions store it.
 #[inline]
 pub(in crate::datapath) fn seconds(now: Now) -> u32 {
     (now.0 / 1_000_000_000) as u32
 }
 
-/// Whether a host may answer a flow in the name of the virtual address that was asked. This host knows neither the service
-/// nor its backends: those are the business of the host that the address leads to. What it can know is that the flow
-/// went there untranslated, and who has answered so far.
+/// Whether a host may answer for the requested virtual address (direct server return). This host knows neither the
+/// service nor its backends, only the host of the address does. It can check that the flow went there untranslated,
+/// and who has answered so far.
 #[inline]
 pub(in crate::datapath) fn may_answer_directly(
     (original, reply): (&FlowKey, &FlowKey),
@@ -68,7 +68,7 @@ pub(in crate::datapath) fn may_answer_directly(
     }
 }
 
-/// The source of a packet, its inner address and port, must be where the packet came from.
+/// Checks that the packet's source, its inner address and port, belongs to the packet's input.
 pub(in crate::datapath) fn check_arrival(
     link: &Link,
     from: Input<&Arc<Host>>,
@@ -82,7 +82,7 @@ pub(in crate::datapath) fn check_arrival(
             let service = received.and_then(|r| r.service);
             let right = service.is_some_and(|s| match role {
                 PacketRole::Original => from_wire::relays(link, host, &s),
-                // A backend answers its client directly, in the name of the virtual address.
+                // Direct server return: a backend answers with the virtual address as its source.
                 PacketRole::Reply { direct } => direct && (s.addr, s.port) == source,
             });
             if right { Ok(()) } else { Err(reason) }
@@ -90,7 +90,7 @@ pub(in crate::datapath) fn check_arrival(
     }
 }
 
-/// The inner source must live on the host that sent the packet.
+/// Checks that the inner source belongs to the sending host.
 pub(in crate::datapath) fn check_source(
     link: &Link,
     host: &Arc<Host>,
@@ -106,7 +106,8 @@ pub(in crate::datapath) fn check_source(
     }
 }
 
-/// A packet whose source is an endpoint of another host was forged: that host would refuse it, too.
+/// Checks the source of a packet from this host. An endpoint of another host as source is forged: that host would
+/// refuse the packet, too.
 fn check_own_source(link: &Link, source: IpAddr) -> Result<(), DropReason> {
     if let Some(bridge) = &link.bridge {
         return bridge.owns(source, None, &StationLocation::Here);
@@ -119,7 +120,7 @@ fn check_own_source(link: &Link, source: IpAddr) -> Result<(), DropReason> {
     }
 }
 
-/// The same for the first packet of a flow that this host sends.
+/// Checks the source of the first packet of a flow from this host, and traces the result.
 pub(super) fn check_departure<E: TraceObserver>(
     link: &Link,
     key: &FlowKey,

@@ -1,4 +1,4 @@
-//! What comes out of the interface of a link in mode ip: nothing that is for somebody else.
+//! Delivery check of links in mode ip: nothing for other destinations reaches the interface.
 
 use super::support::packets::unreachable;
 use super::support::*;
@@ -7,7 +7,7 @@ use crate::wire::icmp::UnreachableReason;
 
 const NOT_HERE_REASON: DropReason = DropReason::DestinationNotHere;
 
-/// The first host, behind whose link two prefixes live besides its own addresses.
+/// The first host, with two prefixes behind its link besides its own addresses.
 fn router() -> TestHost {
     let mut config = vpc(LOCAL_HOST, 0, RED);
     config.allowed = ["10.9.0.0/24", "fd09::/64"]
@@ -95,7 +95,7 @@ fn a_prefix_that_is_behind_another_host_too_is_delivered_and_leaves_as_it_did() 
         (went("10.7.0.9"), went("172.16.0.9")),
         (ip(HOST_C), ip(HOST_B))
     );
-    // Whatever is allowed, loopback is not.
+    // Loopback is dropped even if its prefix is allowed.
     assert_eq!(heard(&site, "127.0.0.1"), Err(DropReason::LoopbackAddress));
 }
 
@@ -121,7 +121,7 @@ fn addresses_that_come_and_go_count_at_the_next_packet() {
     site.change(|configs| {
         configs[0].addresses.pop();
     });
-    // The flow that it had ends.
+    // The change ends its existing flow.
     assert_eq!(heard(&site, "10.0.0.77"), Err(NOT_HERE_REASON));
 }
 
@@ -135,7 +135,7 @@ fn answers_go_to_whom_the_link_may_deliver() {
     };
     assert_eq!(asked("10.0.0.1"), Ok(()));
     assert_eq!(asked("10.9.0.7"), Ok(()));
-    // The kernel sends by an address of another interface.
+    // The kernel used the address of another interface as its source.
     assert_eq!(asked("192.0.2.1"), Err(NOT_HERE_REASON));
 }
 
@@ -159,7 +159,7 @@ fn the_destination_after_translation_counts() {
     let inside = ask("203.0.113.9").unwrap();
     assert_eq!((inside.tun(), inside.packet().dst), (0, ip("10.9.0.7")));
     assert_eq!(ask("203.0.113.10").unwrap().host(), ip(HOST_C));
-    // The gateway of 10.0.0.2 is this host, of others it is not.
+    // This host is the gateway of 10.0.0.2, but not of others.
     let out = ask("8.8.8.8").unwrap();
     assert_eq!((out.tun(), out.packet().src), (0, ip("198.51.100.1")));
     let other = site.hear(
@@ -168,7 +168,7 @@ fn the_destination_after_translation_counts() {
         &plain(),
     );
     assert_eq!(other.unwrap_err(), NOT_HERE_REASON);
-    // Whom translation knows from outside gets its answer.
+    // A client known by its translated address gets its answer.
     site.send(&udp("8.8.4.4", "203.0.113.10", (9, 53), 0))
         .unwrap();
     let answer = site.hear(HOST_C, &udp("10.0.0.3", "8.8.4.4", (53, 9), 0), &plain());
@@ -183,7 +183,7 @@ fn an_error_is_for_whoever_sent_what_it_quotes() {
     let error = unreachable(&sent, ip("10.0.0.2"), UnreachableReason::Prohibited);
     let told = site.hear(HOST_B, &error, &plain()).unwrap();
     assert_eq!(told.packet().dst, ip("10.0.0.1"));
-    // The same about the same flow, for somebody else; of an address of the link, too.
+    // The same error about the same flow to other destinations, one of them an address of the link.
     for dst in ["169.254.169.254", "192.0.2.1", "10.0.0.44"] {
         let forged = packets::in_ip(
             (ip("10.0.0.2"), ip(dst)),

@@ -1,4 +1,4 @@
-//! From TUN to the wire: host, hash, outer header, limit, and what has no way.
+//! Egress from TUN to the wire: host selection, hash, outer header, size limit, and packets without a route.
 
 use super::*;
 use crate::offload::cut::Cut;
@@ -21,12 +21,12 @@ fn a_packet_goes_to_the_host_of_its_destination() {
 fn without_a_host_there_is_no_way() {
     let none = Err(DropReason::NoRoute);
     assert_eq!(to(&red(), "10.0.0.1", "10.9.9.9"), none);
-    // What each host asks all others by itself is told apart from what somebody sends to an address.
+    // Multicast has a drop reason of its own, because hosts send some of it by themselves.
     let multicast = Err(DropReason::NoMulticastRoute);
     assert_eq!(to(&red(), "10.0.0.1", "224.0.0.251"), multicast);
     assert_eq!(to(&red(), "10.0.0.1", "255.255.255.255"), multicast);
     assert_eq!(to(&red(), "fd00::1", "ff02::2"), multicast);
-    // What lives here does not leave.
+    // Packets for endpoints on this host do not leave.
     assert_eq!(to(&red(), "10.0.0.2", "10.0.0.1").unwrap_err(), {
         DropReason::SourceNotLocal
     });
@@ -39,7 +39,7 @@ fn an_endpoint_of_another_host_is_no_source() {
     let forged = Err(DropReason::SourceNotLocal);
     assert_eq!(to(&red(), "10.0.0.3", "10.0.0.2"), forged);
     assert_eq!(to(&red(), "fd00::2", "fd00::2"), forged);
-    // Our own endpoint, an address behind this host, and a routed prefix: forwarding is no forgery.
+    // Allowed sources: our own endpoint, an address behind this host, and a routed prefix.
     assert_eq!(to(&red(), "10.0.0.4", "10.0.0.2"), Ok(ip(HOST_B)));
     assert_eq!(to(&red(), "172.16.0.1", "10.0.0.2"), Ok(ip(HOST_B)));
     assert_eq!(to(&red(), "10.7.0.1", "10.0.0.2"), Ok(ip(HOST_B)));
@@ -51,7 +51,7 @@ fn rfc8926_01_a_flow_keeps_its_hash_and_its_host() {
     let link = tables.link(LinkIndex(0)).unwrap();
     let seen: HashSet<_> = (0..100u8)
         .map(|tos| {
-            // Another packet of the flow: DSCP and identification are no part of it.
+            // Another packet of the same flow: DSCP and identification do not affect the hash.
             let mut bytes = udp("10.0.0.1", "10.7.0.9", (1000, 53), tos);
             bytes[5] = tos;
             let forward = egress(&tables, link, &Packet::parse(&bytes).unwrap()).unwrap();
@@ -113,7 +113,7 @@ fn flows_spread_over_the_hosts_of_a_prefix_and_over_source_ports() {
         let upper = forward.hash >> 60;
         hosts.entry(forward.host.addr).or_default().insert(upper);
     }
-    // Both hosts, and each by all of the values that choose a source port.
+    // Both hosts are used, each with all source ports.
     assert_eq!(hosts.len(), 2);
     assert!(hosts.values().all(|ports| ports.len() == 16));
 }
@@ -235,7 +235,7 @@ fn rfc8926_33_the_pipe_model_unless_the_operator_says_otherwise() {
         &inner,
     );
     assert_eq!((uniform.tos, uniform.ttl), (0xb8, Some(7)));
-    // A TTL of 0 may not be sent.
+    // A packet with a TTL of 0 must not be sent.
     let mut dying = inner;
     dying[8] = 0;
     assert_eq!(outer_of(|c| c.ttl = Ttl::Inherit, &dying).ttl, Some(1));
@@ -271,7 +271,7 @@ fn the_df_bit_is_what_the_operator_says() {
 fn rfc8926_42_a_tenants_own_geneve_packet_is_forwarded_like_any_other() {
     let tables = red();
     let link = tables.link(LinkIndex(0)).unwrap();
-    // To the Geneve port, with a payload that is a header of another VPC.
+    // To the Geneve port, with a header of another VPC as payload.
     let mut inner = udp("10.0.0.1", "10.0.0.2", (6081, 6081), 0);
     let header = geneve(BLUE, ethertype::IPV4).control().finish();
     inner[28..36].copy_from_slice(&header);
@@ -306,12 +306,12 @@ fn what_was_wrapped_for_a_host_is_not_wrapped_for_it_again() {
         egress(&tables, link, &Packet::parse(&bytes).unwrap()).map(|f| f.host.addr)
     };
     assert_eq!(sent(HOST_B, GENEVE_PORT), Err(DropReason::UnderlayLoop));
-    // Other traffic with that machine may take the tunnel, and so may another's tunnel.
+    // Other traffic to that machine may take the tunnel, and so may tunnels to other machines.
     assert_eq!(sent(HOST_B, 53), Ok(ip(HOST_B)));
     assert_eq!(sent(STRANGER, GENEVE_PORT), Ok(ip(HOST_B)));
 }
 
-/// A super-packet from TUN, what `decide` says of it, and what it leaves of its bytes.
+/// Decides a super-packet from TUN; returns the decision and the rewritten bytes.
 fn cut_of(
     world: &TestTables,
     sample: &SamplePacket,

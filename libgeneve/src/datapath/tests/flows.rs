@@ -1,4 +1,4 @@
-//! Packets follow what was decided for their flow, as long as it holds.
+//! Packets follow their flow's decision for as long as it is valid.
 
 use super::support::*;
 use super::*;
@@ -14,7 +14,7 @@ fn allowing(direction: Direction) -> LinkFunctions {
     }
 }
 
-/// Both directions of a connection between 10.0.0.2, behind B, and 10.0.0.1, here.
+/// Packets in both directions of a connection between 10.0.0.2, behind B, and 10.0.0.1, here.
 fn inbound(site: &TestHost, flags: TcpFlags) -> Result<TestOutput, DropReason> {
     let segment = tcp("10.0.0.2", "10.0.0.1", (1000, 80), flags);
     site.hear(HOST_B, &segment, &plain())
@@ -54,7 +54,7 @@ fn a_deleted_rule_stops_an_established_connection_at_once_whichever_end_speaks_f
             ask(&site, SYN).unwrap();
             reply(&site, SYN_ACK).unwrap();
             ask(&site, ACK).unwrap();
-            // The replies' own direction would let a flow of its own through.
+            // A new flow in the reply direction would be allowed.
             let other = match direction {
                 Direction::Ingress => (PolicyAction::Deny, PolicyAction::Allow),
                 Direction::Egress => (PolicyAction::Allow, PolicyAction::Deny),
@@ -70,7 +70,7 @@ fn a_deleted_rule_stops_an_established_connection_at_once_whichever_end_speaks_f
                 let verdict = end(&site, ACK).map(|_| ());
                 assert_eq!(verdict, denied, "{direction} {reply_first} {turn}");
             }
-            // Another configuration lets it through again, whoever speaks first.
+            // Another change of the configuration allows it again, whichever end sends first.
             site.functions(|f| *f = allowing(direction));
             let [first, second] = if reply_first {
                 [reply, ask]
@@ -148,7 +148,7 @@ fn who_was_cut_off_begins_anew_once_the_other_end_is_silent() {
     site.functions(|f| f.policy = policy(PolicyAction::Deny, PolicyAction::Allow, Vec::new()));
     let denied = DropReason::PolicyDenied;
     assert_eq!(site.hear(HOST_B, &question, &plain()).unwrap_err(), denied);
-    // It may try as often as it likes meanwhile.
+    // It may retry in the meantime.
     for _ in 0..7 {
         assert_eq!(site.send(&answer).unwrap_err(), denied);
         site.world.now.0 += 4_000_000_000;
@@ -236,10 +236,10 @@ fn a_later_fragment_passes_before_its_first_where_no_port_matters() {
         for fragment in [&later, &first, &later] {
             assert_eq!(site.hear(HOST_B, fragment, &plain()).unwrap().tun(), 0);
         }
-        // One of several hosts would get it, and another the first fragment.
+        // It might go to a different host than the first fragment.
         let [_, later] = fragments(&udp("10.0.0.1", "10.7.0.9", (1000, 53), 0), 9);
         assert_eq!(site.send(&later).unwrap_err(), DropReason::FragmentUnknown);
-        // It is held against its source as any packet.
+        // Its source is checked like that of any packet.
         let [_, forged] = fragments(&udp("10.0.0.3", "10.0.0.1", (1000, 53), 0), 9);
         let heard = site.hear(HOST_B, &forged, &plain());
         assert_eq!(heard.unwrap_err(), DropReason::SourceMismatch);
@@ -263,13 +263,13 @@ fn an_error_belongs_to_the_flow_that_it_quotes() {
     for (a, b) in [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")] {
         let bytes = udp(a, b, (1000, 53), 0);
         let error = error_about(b, &bytes);
-        // Before there is a flow, it is about nothing.
+        // Without a flow the error is unrelated.
         let early = site.hear(HOST_B, &error, &plain());
         assert_eq!(early.unwrap_err(), DropReason::IcmpUnrelated);
         site.send(&bytes).unwrap();
         let flows = site.flows();
         assert_eq!(site.hear(HOST_B, &error, &plain()).unwrap().tun(), 0);
-        // And about the replies, from this end.
+        // An error about the replies, from this end.
         let reply = udp(b, a, (53, 1000), 0);
         site.hear(HOST_B, &reply, &plain()).unwrap();
         assert_eq!(
@@ -297,11 +297,11 @@ fn an_error_is_believed_only_from_where_its_source_lives() {
             DropReason::SourceMismatch,
             "{answered}"
         );
-        // A router on the way, on another host than the destination.
+        // From a router on the path, behind another host than the destination.
         let routed = site.hear(HOST_C, &error_about("10.7.9.9", &bytes), &plain());
         assert_eq!(routed.unwrap().packet().src, ip("10.7.9.9"));
     }
-    // Replies come from where they came from before.
+    // Replies still have the same input as before.
     let reply = udp("10.0.0.2", "10.0.0.1", (53, 1000), 0);
     site.hear(HOST_B, &reply, &plain()).unwrap();
 }
@@ -328,7 +328,7 @@ fn errors_about_translated_flows_are_translated_with_what_they_quote() {
         (5000, 5999),
     );
     let sites = [
-        // The packet that leaves, and as its sender knows it.
+        // The packet as it leaves and as its sender knows it.
         (
             LinkFunctions {
                 nat: translation(0, vec![out]),
@@ -360,7 +360,7 @@ fn errors_about_translated_flows_are_translated_with_what_they_quote() {
         let site = site(functions);
         let went = site.send(&bytes).unwrap();
         assert_ne!(went.inner(), bytes);
-        // From the destination itself, and from a router before it.
+        // From the destination itself, and from a router on the path.
         for from in [went.packet().dst.to_string(), "10.7.200.1".to_owned()] {
             let error = error_about(&from, went.inner());
             let back = site.hear(HOST_B, &error, &plain()).unwrap();
@@ -387,12 +387,12 @@ fn errors_about_translated_flows_are_translated_with_what_they_quote() {
 #[test]
 fn a_flow_is_checked_again_where_it_comes_from_another_host() {
     let site = site(allowing(Direction::Ingress));
-    // A prefix behind two hosts may change between them.
+    // A prefix behind two hosts may move between them.
     let routed = udp("10.7.0.9", "10.0.0.1", (1, 2), 0);
     site.hear(HOST_B, &routed, &plain()).unwrap();
     site.hear(HOST_C, &routed, &plain()).unwrap();
     assert_eq!(hits(&site, "web"), 2);
-    // An endpoint of one host may not, and whoever tries does its flow no harm.
+    // An endpoint of one host may not move, and a forged packet does not affect its flow.
     inbound(&site, ACK).unwrap();
     outbound(&site, ACK).unwrap();
     let flows = site.flows();
@@ -450,7 +450,7 @@ fn other_labels_in_the_middle_of_a_flow_are_decided_again() {
     assert_eq!(hits(&site, "web"), 1);
     outbound(&site, ACK).unwrap();
     assert_eq!(hear("app=db"), denied);
-    // Its replies stop with it.
+    // Its replies are dropped as well.
     assert_eq!(outbound(&site, ACK).map(|_| ()), denied);
     assert_eq!(hear(""), denied);
     assert_eq!(hear("app=web,tier=front"), Ok(()));

@@ -1,4 +1,4 @@
-//! What packets in another's name, and flows that are over, cannot do.
+//! Forged packets, and packets of expired flows, have no effect.
 
 use super::support::*;
 use super::*;
@@ -7,7 +7,7 @@ use crate::flow;
 const INNER_A: &str = "10.0.0.1";
 const INNER_FAR: &str = "10.0.0.2";
 
-/// The state of the only flow, and its packets.
+/// Returns the state and packet counts of the only flow.
 fn flow_of(site: &TestHost) -> (flow::FlowState, [u64; 2]) {
     let mut found = None;
     let world = &site.world;

@@ -11,7 +11,7 @@ use crate::wire::nd::{self, Nd};
 pub(super) const TAP_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 pub(super) const PEER: Mac = Mac([2, 0, 0, 0, 0, 2]);
 
-/// A VPC as [`config`] has it, that carries frames and knows the MAC address of B's endpoints.
+/// The VPC of [`config`], but carrying frames, with the MAC address of B's endpoints configured.
 pub(super) fn framed(encapsulation: Encapsulation) -> LinkConfig {
     let known = EndpointConfig {
         lladdr: Some(PEER),
@@ -228,20 +228,20 @@ proptest! {
     }
 }
 
-/// What a link says of the addresses that it answers for.
+/// Flags of advertisements on behalf of a link.
 const ROUTER_FLAGS: nd::AdvertisementFlags = nd::AdvertisementFlags {
     router: true,
     overrides: false,
 };
 
-/// A VPC as [`framed`] has it that knows no MAC address.
+/// The VPC of [`framed`] without any configured MAC address.
 fn asking(encapsulation: Encapsulation) -> TestTables {
     let mut config = framed(encapsulation);
     config.functions.endpoints.clear();
     tables(vec![config])
 }
 
-/// What B sends to everybody: a question or an answer.
+/// A broadcast from B: a request or an answer.
 pub(super) fn message(encapsulation: Encapsulation, ether_type: u16, payload: &[u8]) -> Vec<u8> {
     let frame = ethernet_header(Mac::BROADCAST, PEER, ether_type);
     with_frame(encapsulation, &frame, payload)
@@ -434,7 +434,7 @@ fn a_neighbour_is_known_by_what_it_sends_first() {
 fn nobody_claims_the_address_of_another_host() {
     let world = asking(Encapsulation::Vxlan);
     let link = world.link(LinkIndex(0)).unwrap();
-    // C says that it has B's endpoint.
+    // C claims B's endpoint.
     let claim = arp(ArpOperation::Reply, "10.0.0.2", "10.0.0.1");
     let datagram = message(Encapsulation::Vxlan, ethertype::ARP, &claim);
     decide(&world, &arrival(HOST_C), datagram.clone()).unwrap_err();

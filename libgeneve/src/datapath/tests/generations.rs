@@ -1,4 +1,4 @@
-//! What is decided again after a change, and what is not: a rule counts each flow that it decides about.
+//! Which flows are decided again after a change: a rule counts each flow that it decides.
 
 use super::support::*;
 use super::*;

@@ -1,11 +1,11 @@
-//! ICMP errors of the underlay: which can be true.
+//! Validation of ICMP errors from the underlay.
 
 use super::*;
 use crate::vpc::PathMtuEvidence;
 
 const OUTER_PORT: u16 = 51_234;
 
-/// A datagram as it leaves for B, without outer headers.
+/// A datagram to B, without outer headers.
 fn datagram(tables: &TestTables, inner: &[u8]) -> Vec<u8> {
     let link = tables.link(LinkIndex(0)).unwrap();
     let mut packet = Packet::parse(inner).unwrap();
@@ -70,7 +70,7 @@ fn what_is_quoted_must_be_of_a_link() {
         judge(&world, Some(1400), &other),
         Err(ErrorRejection::NotOurs)
     );
-    // Routers may quote no more than the UDP header, or end anywhere behind it.
+    // Routers may quote only the UDP header, or stop anywhere after it.
     assert_eq!(judge(&world, None, &[]), Ok(PathMtuEvidence::Length));
     for end in 8..quoted.len() {
         assert!(judge(&world, None, &quoted[..end]).is_ok(), "{end}");
@@ -98,7 +98,7 @@ fn a_path_mtu_is_believed_only_if_what_left_is_longer() {
         .sent
         .note(ip(HOST_B), OUTER_PORT, 1500, world.now);
     let outer_len = 20 + 8 + quoted.len() as u32;
-    // The quoted packet is of a flow, so its own length counts.
+    // The quoted packet belongs to a flow, so its own length counts.
     assert_eq!(
         judge(&world, Some(outer_len), &quoted),
         Err(ErrorRejection::Fits)
@@ -107,7 +107,7 @@ fn a_path_mtu_is_believed_only_if_what_left_is_longer() {
         judge(&world, Some(outer_len - 1), &quoted),
         Ok(PathMtuEvidence::Flow)
     );
-    // Without an inner header, that of the longest datagram does.
+    // Without an inner header, the length of the longest datagram counts.
     assert_eq!(
         judge(&world, Some(1500), &quoted[..8]),
         Err(ErrorRejection::Fits)
@@ -116,7 +116,7 @@ fn a_path_mtu_is_believed_only_if_what_left_is_longer() {
         judge(&world, Some(1499), &quoted[..8]),
         Ok(PathMtuEvidence::Length)
     );
-    // Nobody has such a flow.
+    // The quoted packet belongs to no flow.
     inner[15] = 77;
     let forged = [&quoted[..8], &inner[..]].concat();
     assert_eq!(

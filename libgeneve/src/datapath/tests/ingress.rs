@@ -1,4 +1,4 @@
-//! From the wire to TUN: every reason to drop, and what passes.
+//! Ingress from the wire to TUN: all drop reasons, and what passes.
 
 use std::net::Ipv6Addr;
 
@@ -68,11 +68,11 @@ fn the_outer_destination_must_be_the_links_own() {
         ..arrival(HOST_B)
     };
     assert!(decide(&tables, &to(Some(LOCAL_HOST)), from_b(RED)).is_ok());
-    // Where the kernel did not tell, there is nothing to compare.
+    // If the kernel did not report the destination address, there is nothing to compare.
     assert!(decide(&tables, &to(None), from_b(RED)).is_ok());
     let refused = decide(&tables, &to(Some("192.0.2.99")), from_b(RED)).unwrap_err();
     assert_eq!(refused.reason, DropReason::WrongLocal);
-    // A link without a local address takes what reaches the machine.
+    // A link without a local address accepts any destination address of the machine.
     assert!(decide(&red(), &to(Some("192.0.2.99")), from_b(RED)).is_ok());
 }
 
@@ -88,11 +88,11 @@ fn the_inner_source_must_live_on_the_sender() {
     assert_eq!(source("10.0.0.2", HOST_B), Ok(()));
     assert_eq!(source("10.0.0.2", HOST_C), Err(DropReason::SourceMismatch));
     assert_eq!(source("10.0.0.3", HOST_B), Err(DropReason::SourceMismatch));
-    // Our own addresses, our own endpoints, and addresses that nobody has.
+    // Our own addresses, our own endpoints, and unassigned addresses.
     assert_eq!(source("10.0.0.1", HOST_B), Err(DropReason::SourceMismatch));
     assert_eq!(source("10.0.0.4", HOST_B), Err(DropReason::SourceMismatch));
     assert_eq!(source("10.9.9.9", HOST_B), Err(DropReason::SourceMismatch));
-    // A prefix behind two hosts may come from both.
+    // A prefix behind two hosts is a valid source from both.
     assert_eq!(source("10.7.1.1", HOST_B), Ok(()));
     assert_eq!(source("10.7.1.1", HOST_C), Ok(()));
 }
@@ -110,7 +110,7 @@ fn rfc8926_16_an_unknown_critical_option_drops_the_packet() {
         behind(with(0x81), &inner),
         DropReason::UnknownCriticalOption,
     );
-    // The C bit cleared by somebody on the way.
+    // The C bit was cleared on the path.
     let mut cleared = behind(with(0x81), &inner);
     cleared[1] &= !0x40;
     assert_refused(cleared, DropReason::UnknownCriticalOption);
@@ -124,7 +124,7 @@ fn rfc8926_21_no_option_is_passed_on_for_somebody_else_to_judge() {
         let header = geneve(RED, ethertype::IPV4).option(OPTION_CLASS, OptionType(kind), &[]);
         let verdict = decide(&red(), &arrival(HOST_B), behind(header.unwrap(), &inner));
         assert_eq!(verdict.is_err(), kind & 0x80 != 0, "type {kind:#x}");
-        // What goes to TUN begins behind the options: no tenant sees one.
+        // The packet for TUN starts after the options: tenants never see them.
         if let Ok(decap) = verdict {
             assert_eq!(decap.start, 12);
         }
@@ -154,7 +154,7 @@ fn rfc8926_12_the_payload_of_a_control_message_is_never_forwarded() {
     let inner = udp("10.0.0.2", "10.0.0.1", (1, 2), 0);
     let control = || behind(geneve(RED, ethertype::IPV4).control(), &inner);
     assert_refused(control(), DropReason::ControlMessage);
-    // Neither after data of the same header, nor does it change what comes after it.
+    // Not even after data with the same header, nor does it affect what follows.
     let (tables, arrival) = (red(), arrival(HOST_B));
     let mut ingress = Ingress::default();
     for _ in 0..2 {
@@ -179,7 +179,7 @@ fn only_ip_is_carried() {
             DropReason::ProtocolType,
         );
     }
-    // The header says one family, the packet another.
+    // The header and the packet disagree on the IP version.
     assert_refused(
         behind(geneve(RED, ethertype::IPV6), &inner),
         DropReason::InnerMalformed,
@@ -245,9 +245,9 @@ fn rfc8926_40_geneve_around_geneve_is_opened_once() {
     let decap = Ingress::default()
         .decide(&red().cx(), &arrival(HOST_B), &mut datagram)
         .unwrap();
-    // An IP packet goes to TUN, never the header that was in front of it.
+    // TUN gets the inner packet, never the header in front of it.
     assert_eq!(datagram[decap.start..], before);
-    // A Geneve header where a packet belongs is no packet.
+    // A second Geneve header in place of the packet is dropped.
     let header_twice = behind(geneve(RED, ethertype::IPV4), &nested);
     let refused = decide(&red(), &arrival(HOST_B), header_twice).unwrap_err();
     assert_eq!(refused.reason, DropReason::NotIp);
@@ -268,7 +268,7 @@ fn a_host_is_heard_as_long_as_it_sends() {
     assert_eq!(other.last_received(), None);
 }
 
-/// A kernel behind the interface that cannot forward what it got as one says so, and gets shorter segments.
+/// A kernel behind the interface that cannot forward a super-packet sends an error and then gets shorter segments.
 #[test]
 fn an_uncut_super_packet_follows_the_path_mtu_behind_the_interface() {
     let mut config = config(0, RED, GENEVE_PORT);

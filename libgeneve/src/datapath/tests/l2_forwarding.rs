@@ -1,4 +1,4 @@
-//! Ethernet links: where frames go, what of them is answered, and who may send them.
+//! Ethernet links: forwarding, answers, and source checks of frames.
 
 use super::frames::with_frame;
 use super::*;
@@ -18,7 +18,7 @@ const ON_B: Mac = Mac([2, 0, 0, 0, 0, 2]);
 const UNKNOWN_MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
 const GENEVE_ENCAP: Encapsulation = Encapsulation::Geneve;
 
-/// 10.0.0.2 and fd00::2 are on B with a MAC address; everything else goes to B and C.
+/// 10.0.0.2 and fd00::2 are on B with a MAC address; everything else is flooded to B and C.
 pub(super) fn bridged(others: PolicyAction) -> LinkConfig {
     let owner = |addr: &str| OwnerConfig {
         addr: ip(addr),
@@ -36,7 +36,7 @@ pub(super) fn bridged(others: PolicyAction) -> LinkConfig {
             limits: FdbLimits::default(),
             entries: Vec::new(),
             flood: vec![ip(HOST_B), ip(HOST_C)],
-            // Three frames, and what is lost by rounding.
+            // Three frames, plus one for rounding.
             flood_rate: Arc::new(Bucket::new(4, 4)),
             owners: vec![owner("10.0.0.2"), owner("fd00::2")],
             others: PolicyDefaults {
@@ -69,7 +69,7 @@ pub(super) fn request(sender: Mac, from: &str, target: &str) -> Vec<u8> {
     arp.to_bytes().to_vec()
 }
 
-/// What becomes of a frame from TAP that is to go to other hosts.
+/// Decides a frame from TAP that goes to other hosts.
 pub(super) fn send(world: &TestTables, mut frame: Vec<u8>) -> Result<FrameForward, RefusedPacket> {
     let link = world.link(LinkIndex(0)).unwrap();
     let bridge = link.bridge.as_ref().unwrap();
@@ -81,7 +81,7 @@ pub(super) fn send(world: &TestTables, mut frame: Vec<u8>) -> Result<FrameForwar
     Ok(sent)
 }
 
-/// The way to the first host that gets the frame.
+/// Returns the forwarding of the first recipient host.
 pub(super) fn forward(sent: &FrameForward) -> &Forward {
     match &sent.output {
         Output::Host(forward) => forward,
@@ -89,7 +89,7 @@ pub(super) fn forward(sent: &FrameForward) -> &Forward {
     }
 }
 
-/// What becomes of a frame from TAP that translation turns to another station behind it.
+/// Decides a frame from TAP that is redirected to another station behind it.
 pub(super) fn turn_back(world: &TestTables, mut frame: Vec<u8>) -> Result<Vec<u8>, RefusedPacket> {
     let link = world.link(LinkIndex(0)).unwrap();
     let bridge = link.bridge.as_ref().unwrap();
@@ -137,7 +137,7 @@ fn a_frame_goes_to_its_station_and_a_broadcast_to_everybody() {
     }
     let sent = send(&world, frame(Mac::BROADCAST, LOCAL_MAC, 0x88cc, b"hello")).unwrap();
     assert_eq!((hosts(&sent).len(), sent.packet), (2, None));
-    // Three of the four or five that the bucket holds are gone.
+    // Three of the bucket's four or five tokens are used up.
     let refused =
         (0..3).find_map(|_| send(&world, frame(UNKNOWN_MAC, LOCAL_MAC, 0x88cc, b"hello")).err());
     assert_eq!(refused.unwrap().reason, DropReason::FloodRate);
@@ -157,7 +157,7 @@ fn what_is_behind_the_tap_does_not_leave_and_what_came_from_the_wire_goes_into_i
     };
     assert!(matches!(decap.output, Output::Link(_)));
     assert_eq!((decap.start, decap.frame_len), (8 + 14, 14));
-    // The station is known to be on C now.
+    // The station was learned on C.
     let packet = udp("10.0.0.1", "10.0.0.7", (53, 1000), 0);
     let sent = send(
         &world,
@@ -201,7 +201,7 @@ fn a_question_for_an_endpoint_is_answered_in_its_name() {
     let arp = Arp::parse(reply.payload()).unwrap();
     assert_eq!(arp.operation, ArpOperation::Reply);
     assert_eq!((arp.sender_mac, arp.target_mac), (ON_B, LOCAL_MAC));
-    // What nobody knows, what is asked of one station, and what is asked in a VLAN goes on.
+    // Requests for an unknown address, to one station or in a VLAN are forwarded.
     let unknown = request(LOCAL_MAC, "10.0.0.1", "10.0.0.99");
     assert!(
         send(
@@ -270,7 +270,7 @@ fn a_solicitation_for_an_endpoint_is_answered_and_a_probe_hears_of_it() {
             .unwrap();
         assert!(matches!(told, nd::Nd::Advertisement { mac: Some(mac), .. } if mac == ON_B));
     }
-    // Neighbor Discovery is no flow and needs no rule's leave, but it must be sound.
+    // Neighbor Discovery bypasses the rules but must be well-formed.
     let mut broken = solicit("fd00::1", &lladdr);
     *broken.last_mut().unwrap() ^= 1;
     assert_eq!(reason(send(&world, broken)), DropReason::InnerMalformed);
@@ -289,7 +289,7 @@ fn nobody_speaks_in_the_name_of_an_endpoint() {
         reason(receive(&world, HOST_C, &from_b)),
         DropReason::SourceMismatch
     );
-    // Another station of another host with its IP address.
+    // A station of another host uses the IP address of this one.
     let stolen = frame(LOCAL_MAC, UNKNOWN_MAC, ethertype::IPV4, &packet);
     assert_eq!(
         reason(receive(&world, HOST_C, &stolen)),
@@ -325,7 +325,7 @@ fn what_rules_cannot_see_follows_the_default() {
         if !passes {
             assert_eq!(reason(arrived), DropReason::PolicyDenied);
         }
-        // ARP is what everything else rests on.
+        // ARP bypasses the rules, because everything else depends on it.
         let arp = request(UNKNOWN_MAC, "10.0.0.9", "10.0.0.1");
         let arp = frame(Mac::BROADCAST, UNKNOWN_MAC, ethertype::ARP, &arp);
         assert!(matches!(receive(&world, HOST_B, &arp), Ok(DecapResult::Frame(f)) if f.start == 8));
@@ -464,7 +464,7 @@ fn what_is_too_big_for_a_group_is_fragmented_outside_or_answered_by_an_address_o
     let quote = told.quote(reply.payload()).unwrap();
     assert_eq!(quote.dst, IpAddr::from(group));
 
-    // What everybody got is answered to nobody (RFC 1122), whatever its packet says.
+    // Frames to multiple stations are never answered (RFC 1122), whatever their packets.
     let packet = support::in_ip("10.0.0.1", "10.0.0.2", 99, &[7; 1380]);
     let refused = send(
         &world,

@@ -1,14 +1,14 @@
-//! What no network carries, in both directions, and who may be heard by which interface.
+//! Martians in both directions, and which interfaces a host's datagrams may arrive on.
 
 use super::support::*;
 use super::*;
 use crate::vpc::{ExpectedInterface, RxInterface};
 
-/// Addresses of a packet, from the VPC's other host to this one or from this host to the other.
+/// Verdicts on a packet from the VPC's other host to this one, and from this host to the other.
 fn judged(src: &str, dst: &str) -> [Result<(), DropReason>; 2] {
     let mut config = vpc(LOCAL_HOST, 0, RED);
     config.broadcasts = vec!["10.0.0.255".parse().unwrap()];
-    // Any source may come from either side, so that nothing else is found first.
+    // Any source is allowed on either side, so that no other check fails first.
     for prefix in ["0.0.0.0/0", "::/0"] {
         let mut everything = route(prefix, &[HOST_B], RouteOrigin::Route);
         everything.local = true;
@@ -50,7 +50,7 @@ fn who_has_no_address_yet_may_ask_groups() {
         ("0.0.0.0", "224.0.0.22"),
         ("::", "ff02::1:ff00:1"),
         ("::", "ff02::16"),
-        // Beside what is forbidden: IPv4-compatible, 6to4, and the upper end of what is no group.
+        // Close to forbidden ranges: IPv4-compatible, 240.0.0.0/4, and the address just below multicast.
         ("::10.0.0.2", "fd00::1"),
         ("240.0.0.1", "10.0.0.1"),
         ("223.255.255.255", "10.0.0.1"),
@@ -109,7 +109,7 @@ fn a_route_that_the_sender_prescribes_is_dropped_in_both_directions() {
             "routing header {kind}"
         );
     }
-    // Record route, a timestamp, router alert; the end of options before what looks like one; Mobile IPv6.
+    // Record route, timestamp, router alert; bytes like a source route after the end of options; Mobile IPv6.
     for passes in [
         options(&plain4, [7, 7, 4, 0, 0, 0, 0, 0]),
         options(&plain4, [148, 4, 0, 0, 0, 0, 0, 0]),
@@ -132,7 +132,7 @@ proptest! {
         let len = (bytes.len() as u16).to_be_bytes();
         bytes[2..4].copy_from_slice(&len);
         let packet = Packet::parse(&bytes).unwrap();
-        // Found by another walk: skip what has a length, end at an end.
+        // Reference implementation: skip options by their length, stop at the end of options.
         let mut at = 0;
         let mut found = false;
         while let Some(&kind) = padded.get(at) {
@@ -196,7 +196,7 @@ fn a_host_is_heard_by_the_underlay_or_the_link_that_it_is_behind() {
     );
     let other = heard("10.9.0.9", RxInterface::Link(blue), "10.8.0.1");
     assert_eq!(other, Err((forged, Some(1))));
-    // Nobody but this host has its address.
+    // The address of this host itself.
     let own = heard(HOST_C, RxInterface::Underlay, "10.0.0.3");
     assert_eq!(own, Err((forged, Some(1))));
 }
@@ -212,7 +212,7 @@ fn nothing_is_learned_from_headers_that_are_not_believed() {
         assert_eq!(refused.reason, DropReason::NotFromUnderlay);
         assert_eq!(refused.link, Some(LinkIndex(0)));
     }
-    // The memory of equal headers does not forget by which interface they came.
+    // The header cache distinguishes receiving interfaces.
     let world = nested();
     let mut ingress = Ingress::default();
     let mut good = from_b(BLUE);

@@ -1,4 +1,4 @@
-//! A destination on the sender's own host: the answer comes back here, in the name that was asked.
+//! Hairpinning to the sender's own host: the answer returns here, from the address that was asked.
 
 use super::l2_forwarding::{LOCAL_MAC, OWN_MAC, bridged, frame, request, send, turn_back};
 use super::services::{SERVICE_ADDRESS, VIP6, fabric};
@@ -9,7 +9,8 @@ use crate::service::Affinity;
 use crate::wire::ethernet::{Ethernet, Mac};
 use crate::wire::icmp::QuotedTransport;
 
-/// Clients of this host, which the kernel routes, and the backend that is an address of the interface.
+/// Clients of this host, routed by the kernel, with the service and the backend, which is an address of the
+/// interface.
 const CLIENTS: [(&str, &str, &str); 2] = [
     ("172.16.0.1", SERVICE_ADDRESS, "10.0.0.1"),
     ("fd02::1", VIP6, "fd00::1"),
@@ -33,7 +34,7 @@ fn serving(number: u8, vip: &str, addr: &str) -> TestHost {
 fn a_backend_of_this_host_answers_a_client_of_this_host_in_the_name_of_the_service() {
     for number in [protocol::TCP, protocol::UDP] {
         for (client, vip, addr) in CLIENTS {
-            // The second asks itself.
+            // The second client is the backend itself.
             for client in [client, addr] {
                 let site = serving(number, vip, addr);
                 for flags in [SYN, ACK] {
@@ -52,7 +53,7 @@ fn a_backend_of_this_host_answers_a_client_of_this_host_in_the_name_of_the_servi
     }
 }
 
-/// The port of the source that a packet from this client to the virtual address gets.
+/// Returns the translated source port of a packet from this client to the virtual address.
 fn port(site: &TestHost, client: &str, sport: u16) -> Result<u16, DropReason> {
     let there = site.send(&tcp(client, SERVICE_ADDRESS, (sport, 80), SYN))?;
     assert_eq!(there.packet().src, ip(SERVICE_ADDRESS));
@@ -70,7 +71,7 @@ fn clients_with_one_port_are_told_apart_and_keep_their_ports() {
     assert_eq!(ports[0], 1000);
     assert_eq!(ports.iter().collect::<HashSet<_>>().len(), ports.len());
     assert!(ports[1..].iter().all(|&p| p >= 1024));
-    // A client that asks from the port of the service gets another.
+    // A client that sends from the service's port gets another one.
     assert_ne!(port(&site, "172.16.1.1", 80), Ok(80));
     site.functions(|f| f.rate = None);
     for (client, before) in clients.iter().zip(ports) {
@@ -88,7 +89,7 @@ fn errors_pass_as_the_packets_do() {
     for (client, vip, addr) in CLIENTS {
         let site = serving(protocol::UDP, vip, addr);
         let there = site.send(&udp(client, vip, (1000, 80), 0)).unwrap();
-        // The backend's port is closed; somebody between the two says the same.
+        // The backend's port is closed: the same error from the backend and from the client's address.
         for from in [addr, client] {
             let told = site.send(&error_about(from, there.inner())).unwrap();
             let quote = told.packet().quote(told.inner()).unwrap();
@@ -125,7 +126,7 @@ fn a_port_forward_to_this_host_serves_this_host_too() {
     let reply = tcp("10.0.0.1", "198.51.100.9", (8443, 1000), SYN_ACK);
     let back = site.send(&reply).unwrap();
     assert_eq!(back.tuple(), "198.51.100.9 443 > 172.16.0.1 1000");
-    // An identifier is both ports; two hosts may use the same.
+    // An ICMP identifier stands for both ports; two hosts may use the same one.
     let mut seen = HashSet::new();
     for client in ["172.16.0.1", "172.16.0.2"] {
         let there = site.send(&echo(client, "198.51.100.10", 7, false)).unwrap();
@@ -164,7 +165,7 @@ fn what_another_host_relays_back_to_the_clients_own_host_is_told_apart() {
             let expected = (0, format!("{vip} 80 > {client} 1000"));
             assert_eq!((back.tun(), back.tuple()), expected, "{epoch}");
             own.functions(|f| f.rate = None);
-            // Decided again by the answer first.
+            // The reply is first to reach the outdated decision.
             assert_eq!(own.send(&reply).unwrap().tuple(), back.tuple());
         }
     }
@@ -208,7 +209,7 @@ fn stations_of_one_bridge_are_kept_apart() {
     let sent = |src: Mac, packet: &[u8]| {
         turn_back(&world, frame(own, src, ethertype::IPV4, packet)).unwrap()
     };
-    // The second asks itself.
+    // The second client is the backend itself.
     for (client, addr) in [(LOCAL_MAC, "10.0.0.1"), (OTHER_MAC, "10.0.0.5")] {
         let there = sent(client, &udp(addr, SERVICE_ADDRESS, (1000, 80), 0));
         let (src, dst, tuple) = between(&there);

@@ -1,4 +1,4 @@
-//! The memory of equal headers: what differs is decided again, and the answer is that of a fresh look.
+//! Header cache of ingress: different headers are decided separately, with the same result as without the cache.
 
 use super::*;
 
@@ -24,14 +24,14 @@ fn equal_headers_share_a_lane_and_others_do_not() {
     };
     let first = lane(&arrival(HOST_B), from_b(RED));
     assert_eq!(lane(&arrival(HOST_B), from_b(RED)), first);
-    // A reserved bit is ignored, but the headers are not equal byte for byte.
+    // A reserved bit is ignored, but the headers are not byte-identical.
     let mut reserved = from_b(RED);
     reserved[7] = 1;
     let second = lane(&arrival(HOST_B), reserved);
     assert_ne!(second, first);
     let third = lane(&arrival(HOST_B), from_b(BLUE));
     assert!(third != second && third != first);
-    // Interleaved headers keep their lanes, so that what belongs together is merged.
+    // Interleaved headers keep their lanes, so that their packets can be merged.
     assert_eq!(lane(&arrival(HOST_B), from_b(RED)), first);
     assert_eq!(lane(&arrival(HOST_B), from_b(BLUE)), third);
 }
@@ -89,7 +89,7 @@ fn another_inner_source_is_looked_up_again() {
     };
     assert_eq!(from("10.0.0.2"), Ok(()));
     assert_eq!(from("10.0.0.3"), Err(DropReason::SourceMismatch));
-    // Once more: a refused source is not remembered as a good one.
+    // Again: a refused source is not cached as a valid one.
     assert_eq!(from("10.0.0.3"), Err(DropReason::SourceMismatch));
     assert_eq!(from("10.7.0.1"), Ok(()));
 }
@@ -160,7 +160,7 @@ fn rfc8926_41_equal_addresses_in_two_vpcs_stay_apart() {
             .unwrap();
         assert_eq!(decap.link, LinkIndex(link));
     }
-    // B has no part in the other VPC, although it has the address in its own.
+    // B is not a host of the other VPC, although the address belongs to B in its own.
     let refused = ingress
         .decide(&tables.cx(), &arrival(HOST_B), &mut from_b(BLUE))
         .unwrap_err();
@@ -175,7 +175,7 @@ fn rfc8926_41_equal_addresses_in_two_vpcs_stay_apart() {
     }
 }
 
-/// What a verdict says, without the lane, which only means something between two verdicts.
+/// Returns a verdict without the lane, which is meaningful only relative to other verdicts.
 pub(super) fn outcome(decap: &Decap) -> (LinkIndex, usize, Packet) {
     (decap.link, decap.start, decap.packet)
 }

@@ -1,5 +1,5 @@
-//! The packet's journey, judged by its verdicts: each reason to drop, the memory of equal headers,
-//! and the choice of host, source port and outer header.
+//! Tests of the datapath by its verdicts: each drop reason, the header cache, and the choice of host, source port and
+//! outer header.
 
 mod delivery;
 mod egress;
@@ -68,7 +68,7 @@ fn route(prefix: &str, hosts: &[&str], origin: RouteOrigin) -> RouteConfig {
     }
 }
 
-/// A VPC whose endpoints .1 live here, .2 on B and .3 on C; 10.7.0.0/16 is behind B and C.
+/// A VPC with endpoints .1 here, .2 on B and .3 on C; 10.7.0.0/16 is behind B and C.
 fn config(index: u32, vni: u32, port: u16) -> LinkConfig {
     LinkConfig {
         index: LinkIndex(index),
@@ -100,7 +100,7 @@ fn config(index: u32, vni: u32, port: u16) -> LinkConfig {
     }
 }
 
-/// Tables, and what the packets of a test leave behind.
+/// Tables, and the state that the packets of a test leave behind.
 struct TestTables {
     tables: Tables,
     state: SharedState,
@@ -132,14 +132,14 @@ impl std::ops::Deref for TestTables {
     }
 }
 
-/// What becomes of a packet from TUN of which only the headers matter.
+/// Decides a packet from TUN of which only the headers matter.
 fn egress(world: &TestTables, link: &Arc<Link>, packet: &Packet) -> Result<Forward, DropReason> {
     let mut packet = *packet;
     let encap = Egress::default().decide(&world.cx(), link, &mut [], &mut packet, &VnetHdr::NONE);
     encap.map(forwarded).map_err(|refused| refused.reason)
 }
 
-/// The way of a packet that goes to another host.
+/// Returns the forwarding of a packet that goes to another host.
 fn forwarded(encap: Encap) -> Forward {
     match encap.output {
         Output::Host(forward) => forward,
@@ -200,7 +200,7 @@ fn behind(header: GeneveBuilder, inner: &[u8]) -> Vec<u8> {
     [&header.finish()[..], inner].concat()
 }
 
-/// What B sends to the endpoint that lives here.
+/// A packet from B to the endpoint on this host.
 fn from_b(vni: u32) -> Vec<u8> {
     behind(
         geneve(vni, ethertype::IPV4),

@@ -1,4 +1,4 @@
-//! Translation of whole flows: out and back, for all that can be translated, and what it leaves behind.
+//! NAT of whole flows: both directions, all translatable protocols, and what remains afterwards.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ use crate::wire::transport_checksum::ChecksumState;
 const POOL_ADDRESS: &str = "198.51.100.1";
 const POOL6: &str = "2001:db8:1::1";
 
-/// This host is a gateway for the VPC, with these ports.
+/// This host as a gateway of the VPC, with this range of ports.
 fn gateway(ports: (u16, u16)) -> TestHost {
     let rules = vec![
         snat("out", "10.0.0.0/24", (POOL_ADDRESS, POOL_ADDRESS), ports),
@@ -31,7 +31,7 @@ fn from_tuple(src: &str, dst: &str, ports: (u16, u16)) -> String {
 
 type MakePacket = fn(&str, &str, (u16, u16), bool) -> Vec<u8>;
 
-/// Every kind of packet that has ports or stands for them; `reply` only matters to ICMP.
+/// All kinds of packets with ports or an identifier; `reply` matters only for ICMP.
 const PACKET_KINDS: [MakePacket; 3] = [
     |src, dst, ports, _| udp(src, dst, ports, 0),
     |src, dst, ports, _| tcp(src, dst, ports, ACK),
@@ -65,7 +65,7 @@ fn what_leaves_has_an_address_of_the_pool_and_its_replies_find_back() {
                 assert_eq!(back.host(), ip(HOST_B));
                 assert_eq!(back.tuple(), from_tuple(dst, src, (port, 1000)));
             }
-            // The second packet is translated alike.
+            // The second packet gets the same translation.
             let again = site.hear(HOST_B, &ask, &plain()).unwrap();
             assert_eq!(unidentified(again.inner()), unidentified(out.inner()));
         }
@@ -119,7 +119,7 @@ fn endpoints_reach_each_other_by_their_outside_ports() {
         from_tuple(POOL_ADDRESS, "10.0.0.2", (port, 1000))
     );
     assert_eq!(packet.ttl, 6);
-    // The answer goes the same way back.
+    // The answer returns by the same path.
     let reply = udp("10.0.0.2", POOL_ADDRESS, (1000, port), 0);
     let back = site.hear(HOST_B, &reply, &plain()).unwrap();
     assert_eq!(back.host(), ip(HOST_C));
@@ -161,7 +161,7 @@ fn a_port_forward_leads_inside_and_answers_in_its_own_name() {
             (0, from_tuple(outside, client, (80, 1000)))
         );
     }
-    // Another port is not forwarded.
+    // Other ports are not forwarded.
     let other = site.send(&udp("203.0.113.50", POOL_ADDRESS, (1000, 81), 0));
     assert_eq!(other.unwrap_err(), DropReason::NoRoute);
 }
@@ -194,7 +194,7 @@ fn a_static_rule_translates_in_both_directions() {
             let back = make(far, outside, (key.dport, 1000), true);
             let back = site.send(&back).unwrap();
             assert_eq!((back.host(), back.packet().dst), (ip(HOST_B), ip(inside)));
-            // And where the other end begins.
+            // The far end starts the flow.
             let ask = make(far, outside, (3000, 22), false);
             let there = site.send(&ask).unwrap();
             assert_eq!((there.host(), there.packet().dst), (ip(HOST_B), ip(inside)));
@@ -223,7 +223,7 @@ fn a_static_rule_leaves_packets_between_endpoints_as_they_are() {
         ..LinkFunctions::default()
     });
     for make in PACKET_KINDS {
-        // The other end is an endpoint without a rule, and one with a rule.
+        // The far end is an endpoint without a rule, and one with a rule.
         for far in ["10.0.0.3", "10.0.0.2"] {
             let out = site.send(&make("10.0.0.1", far, (1000, 53), false));
             assert_eq!(out.unwrap().packet().src, ip("10.0.0.1"));
@@ -236,7 +236,7 @@ fn a_static_rule_leaves_packets_between_endpoints_as_they_are() {
         assert_eq!(heard.unwrap().packet().src, ip("10.0.0.2"));
         let out = site.send(&make("10.0.0.1", "10.7.0.9", (1000, 53), false));
         assert_eq!(out.unwrap().packet().src, ip("198.51.100.1"));
-        // By its outside address an endpoint is reached inside, and answers by it.
+        // An endpoint is reached from inside by its outside address, too, and answers from it.
         let ask = site.send(&make("10.0.0.1", "198.51.100.2", (2000, 53), false));
         let ask = ask.unwrap();
         assert_eq!((ask.host(), ask.packet().dst), (ip(HOST_B), ip("10.0.0.2")));
@@ -297,7 +297,7 @@ fn a_super_packet_is_translated_once_and_every_segment_is_whole() {
             assert_eq!((packet.src, packet.ports().unwrap().0), (ip(pool), 5000));
             assert!(v6 || ipv4_checksum_holds(&inner[..20]));
         }
-        // It counts for as many packets as it is.
+        // It counts as the number of packets on the wire.
         let mut counted = [0; 2];
         let now = site.world.now;
         site.world
@@ -308,7 +308,7 @@ fn a_super_packet_is_translated_once_and_every_segment_is_whole() {
     }
 }
 
-/// Each segment has an identification of its own, also where the path asks for more segments than the sender did.
+/// Each segment has its own identification, even if the path requires more segments than the sender asked for.
 #[test]
 fn segments_of_a_narrow_path_take_no_identifications_from_others() {
     let rules = vec![snat(
@@ -383,7 +383,7 @@ fn a_port_is_lent_for_as_long_as_its_flow_lives() {
         assert_eq!(full.unwrap_err(), DropReason::NatExhausted);
     }
     assert_eq!((in_use(&site), site.flows()), (1, 1));
-    // Another configuration with the same rules changes nothing of it.
+    // A new configuration with the same rules changes nothing.
     site.functions(|_| ());
     let full = site.hear(HOST_B, &from(2), &plain());
     assert_eq!(full.unwrap_err(), DropReason::NatExhausted);
@@ -391,7 +391,7 @@ fn a_port_is_lent_for_as_long_as_its_flow_lives() {
     site.world.state.flows.flush(|_| true);
     assert_eq!(in_use(&site), 0);
     site.hear(HOST_B, &from(2), &plain()).unwrap();
-    // It ends by itself, too.
+    // It also ends by timeout.
     site.world.now = Now(3600 * 1_000_000_000);
     site.world.state.expire(site.world.now);
     assert_eq!(in_use(&site), 0);
@@ -446,7 +446,7 @@ fn labels_of_the_source_stay_with_a_packet_that_is_sent_on() {
         labels: true,
         ..LinkFunctions::default()
     };
-    // What is configured of another host's endpoint is that host's to attach.
+    // Configured labels and options of another host's endpoint are for that host to attach.
     let other = EndpointConfig {
         labels: Some(labels("app=old")),
         options: vec![crate::vpc::AttachedOption {
@@ -484,7 +484,7 @@ fn a_flow_that_is_allowed_again_after_its_time_holds_its_port() {
         let nat = link.config.functions.nat.as_ref().unwrap();
         nat.usages().map(|(_, usage)| usage.in_use).sum::<u64>()
     };
-    // A connection that was reset ends soon, one that is refused lives a little longer.
+    // A reset connection ends soon, a refused one lives a little longer.
     assert_eq!(out(&site, SYN), Ok(ip(POOL_ADDRESS)));
     assert_eq!(out(&site, TcpFlags::RST), Ok(ip(POOL_ADDRESS)));
     site.functions(|f| f.policy = policy(PolicyAction::Deny, allow, Vec::new()));
@@ -495,7 +495,7 @@ fn a_flow_that_is_allowed_again_after_its_time_holds_its_port() {
     assert_eq!((site.flows(), in_use(&site)), (1, 1));
 }
 
-/// Whole packets and fragments of two senders behind one address, all with one identification.
+/// Whole packets and fragments from two senders behind one address, all with the same identification.
 #[test]
 fn identifications_are_unique_behind_one_address() {
     let site = gateway((5000, 5999));
@@ -515,13 +515,13 @@ fn identifications_are_unique_behind_one_address() {
             assert!(seen.insert(id_of(&alone)), "two packets have one");
         }
     }
-    // What cannot be fragmented keeps its own (RFC 6864).
+    // Atomic datagrams keep their identification (RFC 6864).
     let atomic = tcp("10.0.0.2", "8.8.8.8", (1000, 80), SYN);
     let own = Ipv4::parse(&atomic).unwrap();
     assert!(own.dont_fragment());
     let out = site.hear(HOST_B, &atomic, &plain()).unwrap();
     assert_eq!(id_of(&out), own.identification.get());
-    // So does what is not translated.
+    // So do packets that are not translated.
     let inside = udp("10.0.0.2", "10.0.0.1", (1000, 53), 0);
     let heard = site.hear(HOST_B, &inside, &plain()).unwrap();
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Neighbours of links that put IP packets into frames: whether they are still there, and what is said of them.
+//! Neighbours of links that put IP packets into frames: probing, and the flags announced for them.
 
 use super::frames::{PEER, TAP_MAC, arp, framed, message, solicitation};
 use super::l2_forwarding::{LOCAL_MAC, bridged, frame, send};
@@ -13,7 +13,7 @@ use crate::wire::nd::{self, AdvertisementFlags, Nd};
 const MOVED: Mac = Mac([2, 0, 0, 0, 0, 7]);
 const VXLAN_ENCAP: Encapsulation = Encapsulation::Vxlan;
 
-/// A VPC whose neighbours are not configured, and an answer of B's endpoint from this MAC address.
+/// A VPC without configured neighbours, after an answer for B's endpoint from this MAC address.
 fn world() -> TestTables {
     let mut config = framed(VXLAN_ENCAP);
     config.functions.endpoints.clear();
@@ -28,14 +28,14 @@ fn tell(world: &TestTables, mac: Mac) {
     assert_eq!(heard.reason, DropReason::NeighborNoted);
 }
 
-/// Where a packet to B's endpoint goes.
+/// Returns the MAC address to which a packet for B's endpoint goes.
 fn goes(world: &TestTables) -> Result<Mac, DropReason> {
     let link = world.link(LinkIndex(0)).unwrap();
     let forward = egress(world, link, &parsed("10.0.0.1", "10.0.0.2"))?;
     Ok(Ethernet::parse(&forward.encap[8..]).unwrap().dst())
 }
 
-/// The questions of a second, by the MAC address that they go to, and whether tables are to be published anew.
+/// Returns the destination MAC addresses of the requests sent in a second, and whether flows must be decided again.
 fn tend(world: &mut TestTables, second: u64) -> (Vec<Mac>, bool) {
     world.now = Now(second * 1_000_000_000);
     let moved = !probe_neighbors(&world.cx()).is_empty();
@@ -62,12 +62,12 @@ fn a_neighbour_that_flows_go_to_is_probed_and_followed() {
     assert_eq!(tend(&mut world, 11), (vec![PEER], false));
     assert_eq!(tend(&mut world, 12), (vec![PEER], false));
     assert_eq!(tend(&mut world, 13), (vec![Mac::BROADCAST], false));
-    // It has another address by now, and says so.
+    // It has moved to another MAC address and answers from it.
     tell(&world, MOVED);
     assert_eq!(tend(&mut world, 14), (vec![], true));
     world.tables.epoch += 1;
     assert_eq!(goes(&world), Ok(MOVED));
-    // An announcement that nobody asked for.
+    // An unsolicited announcement.
     tell(&world, PEER);
     assert_eq!(tend(&mut world, 15), (vec![], true));
     world.tables.epoch += 1;
@@ -89,7 +89,7 @@ fn a_silent_neighbour_is_forgotten_and_its_flow_is_not() {
     tell(&world, MOVED);
     assert_eq!(goes(&world), Ok(MOVED));
     assert_eq!(world.state.flows.stats().flows, 1);
-    // Without a flow nobody is asked.
+    // Without a flow no requests are sent.
     while world.state.question().is_some() {}
     world.state.flows.flush(|_| true);
     world.state.expire(world.now);
@@ -148,14 +148,14 @@ fn an_advertisement_in_the_name_of_a_station_says_what_the_station_says() {
                 let frame = frame(LOCAL_MAC, PEER, ethertype::IPV6, message);
                 super::l2_forwarding::receive(world, HOST_B, &frame).unwrap();
             };
-            // By a question alone it does not say whether it is a router.
+            // A solicitation does not show whether its sender is a router.
             hear(&world, &nd::solicitation(asker, PEER, target, asker));
             assert_eq!(answer(&world), None);
             hear(&world, &nd::advertisement(target, PEER, asker, flags));
             assert_eq!(answer(&world), Some((Some(PEER), flags)));
             hear(&world, &nd::solicitation(asker, PEER, target, asker));
             assert_eq!(answer(&world), Some((Some(PEER), flags)));
-            // A while later it is to answer itself.
+            // After a while the station must answer for itself.
             world.now = Now(31_000_000_000);
             assert_eq!(answer(&world), None);
             assert_eq!(NeighborNotice::default().flags, None);

@@ -1,4 +1,4 @@
-//! Options on the wire: those that a user attaches, and how much room all of them may take.
+//! Options on the wire: user-defined ones, and how much room all options may take.
 
 use super::support::*;
 use super::*;
@@ -49,7 +49,7 @@ fn options_of_the_link_and_of_the_source_are_on_every_packet() {
         .unwrap();
     assert_eq!(kinds(&other), [1, 1]);
     assert!(!is_critical(&other));
-    // Replies have a source, too.
+    // The source's options are on replies, too.
     site.hear(HOST_B, &udp("10.0.0.2", "10.0.0.1", (5, 6), 0), &plain())
         .unwrap();
     let reply = site.send(&udp("10.0.0.1", "10.0.0.2", (6, 5), 0)).unwrap();
@@ -108,12 +108,12 @@ fn known_options_of_a_packet_are_counted_by_their_slots() {
     assert_eq!(short.unwrap_err(), DropReason::OptionMalformed);
     let unknown = site.receive(HOST_B, &with(0x81, 4));
     assert_eq!(unknown.unwrap_err(), DropReason::UnknownCriticalOption);
-    // Labels have slot 1, and the second one that the user defined comes after the first.
+    // Labels have slot 1; the user's second option follows the first.
     let went = site.send(&udp("10.0.0.1", "10.0.0.2", (1, 2), 0)).unwrap();
     assert_eq!(went.forward().slots, 1 << 1 | 1 << 5);
 }
 
-/// Everything that makes headers longer, each there or not, and 10.0.0.2's service 10.0.9.1 behind this host.
+/// Any combination of the functions that make headers longer.
 fn any_functions() -> impl Strategy<Value = LinkFunctions> {
     let flags = proptest::collection::vec(any::<bool>(), 9);
     let kinds = proptest::collection::vec(0usize..5, 3);
@@ -258,7 +258,7 @@ fn options_that_nobody_asks_about_decide_nothing() {
         site.receive(HOST_B, &behind(header, &inner)).unwrap();
         (hits(&site, "asks"), hits(&site, "rest"))
     };
-    // A measurement that differs from packet to packet.
+    // A measurement that differs in each packet.
     for data in 0..10 {
         assert_eq!(say(6, data), (0, 1));
     }

@@ -1,4 +1,4 @@
-//! What the rules of a link do to packets: whom they believe, what they answer, what they leave behind.
+//! Policy: which labels are trusted, how rejected packets are answered, and what is logged.
 
 use super::support::*;
 use super::*;
@@ -87,11 +87,11 @@ fn the_labels_of_the_packet_decide_and_unknown_ones_never_allow() {
     ));
     assert!(!verdict("app=web", PolicyAction::Allow, &with("app=db")));
     assert!(!verdict("app=web", PolicyAction::Allow, &with("")));
-    // Known to have none is not the same as unknown.
+    // Known to have no labels is not the same as unknown.
     assert!(verdict("!app", PolicyAction::Allow, &with("")));
     assert!(!verdict("!app", PolicyAction::Allow, &plain()));
     assert!(!verdict("app", PolicyAction::Allow, &plain()));
-    // What cannot be known is denied by a rule that denies.
+    // A deny rule also matches unknown labels.
     assert!(!verdict("app=web", PolicyAction::Deny, &plain()));
     assert!(!verdict("app=web", PolicyAction::Deny, &with("app=web")));
     assert!(verdict("app=web", PolicyAction::Deny, &with("app=db")));
@@ -115,7 +115,7 @@ fn configured_labels_stand_in_for_an_absent_option_and_only_for_that() {
     let other = udp("10.0.0.2", "10.0.0.1", (1001, 80), 0);
     let heard = site.hear(HOST_B, &other, &with("app=db"));
     assert_eq!(heard.unwrap_err(), DropReason::PolicyDenied);
-    // On the way out, the configuration is all there is.
+    // On egress only configured labels count.
     site.send(&udp("10.0.0.1", "10.0.0.2", (5, 80), 0)).unwrap();
     let unknown = site.send(&udp("10.0.0.1", "10.0.0.3", (5, 80), 0));
     assert_eq!(unknown.unwrap_err(), DropReason::PolicyDenied);
@@ -127,7 +127,7 @@ fn labels_from_a_stranger_are_not_read() {
     let site = site(ruled(PolicyAction::Deny, PolicyAction::Deny, rules));
     let heard = site.hear(STRANGER, &to_us(), &with("app=web"));
     assert_eq!(heard.unwrap_err(), DropReason::UnknownHost);
-    // Nor from a host for the endpoint of another.
+    // Nor are labels trusted from a host that the source does not belong to.
     let heard = site.hear(HOST_C, &to_us(), &with("app=web"));
     assert_eq!(heard.unwrap_err(), DropReason::SourceMismatch);
     assert_eq!((hits(&site, "web"), site.flows()), (0, 0));
@@ -192,10 +192,10 @@ fn whoever_is_rejected_is_told_unless_that_must_not_be() {
         let (error, quote) = told(&udp(src, dst, (1000, 80), 0)).unwrap();
         assert!(error.is_icmp_error() && quote.unwrap().src == ip(src));
         assert!(told(&tcp(src, dst, (1001, 80), TcpFlags::RST)).is_none());
-        // A second packet of the flow is told, too.
+        // A second packet of the flow is answered, too.
         assert!(told(&udp(src, dst, (1000, 80), 0)).is_some());
     }
-    // An error is not answered, whatever becomes of it.
+    // Errors are never answered.
     let error = error_about("10.0.0.2", &from_us());
     let packet = Packet::parse(&error).unwrap();
     let none = answer(
@@ -251,7 +251,7 @@ fn what_a_rule_logs_is_bounded_and_the_rest_is_counted() {
     let policy = link.config.functions.policy.as_ref().unwrap();
     assert_eq!(policy.rule(first.rule).unwrap().name, "loud");
     assert_eq!(first.epoch, site.world.epoch);
-    // A flow that is stopped in its middle is heard of, too; one that is decided as before is not.
+    // Stopping a flow midway is logged, too; repeating the same decision is not.
     site.functions(|f| f.policy = None);
     site.hear(HOST_B, &to_us(), &plain()).unwrap();
     for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! Rates and marks: what is dropped over a rate, and what the wire says of a packet's class.
+//! QoS: packets dropped above a rate limit, and class marks on the wire.
 
 use super::support::*;
 use super::*;
@@ -8,7 +8,7 @@ use crate::vpc::EndpointConfig;
 
 const OVER: DropReason = DropReason::RateExceeded;
 
-/// 1,000 bytes a second, and three packets of 60 bytes at once.
+/// 1,000 bytes a second, with a burst of three packets of 60 bytes.
 fn bucket() -> Option<Arc<Bucket>> {
     Some(Arc::new(Bucket::new(1000, 180)))
 }
@@ -32,7 +32,7 @@ fn back(port: u16) -> Vec<u8> {
     udp("10.0.0.2", "10.0.0.1", (53, port), 0)
 }
 
-/// Sends packets of two flows in turns; how many pass.
+/// Sends packets of two flows alternately; returns how many pass.
 fn passing(site: &TestHost, packets: u16) -> usize {
     let verdicts = (0..packets).map(|n| site.send(&out(n % 2)));
     let verdicts: Vec<_> = verdicts.map(|v| v.map(|_| ())).collect();
@@ -66,7 +66,7 @@ fn link_endpoint_and_class_each_have_a_rate() {
         // 120 ms are two packets.
         site.world.now = Now(site.world.now.0 + 120_000_000);
         assert_eq!(passing(&site, 8), 2);
-        // The way in has rates of its own.
+        // Ingress has its own rate limits.
         for _ in 0..8 {
             site.hear(HOST_B, &back(0), &plain()).unwrap();
         }
@@ -119,7 +119,7 @@ fn a_class_is_told_to_the_underlay_and_to_the_receiver() {
     let said = went.options().class.unwrap();
     assert_eq!((said.class, said.drop_precedence), (7, 2));
     assert_eq!(went.forward().outer.tos, 14 << 2);
-    // The ECN bits are not the class's.
+    // The class does not set the ECN bits.
     let marked = udp("10.0.0.1", "10.0.0.2", (2, 53), 0x02);
     let went = site(functions).send(&marked).unwrap();
     assert_eq!(went.forward().outer.tos, 14 << 2 | 2);
@@ -155,13 +155,13 @@ fn a_receiver_applies_its_own_class_of_that_id() {
     };
     let (passed, site) = heard(&options(7, 0));
     assert_eq!(passed, 3);
-    // Its replies have the class, as this host knows it.
+    // Its replies get the class, with this host's configuration of it.
     let reply = site.send(&out(1)).unwrap();
     assert_eq!(reply.options().class.unwrap().class, 7);
     assert_eq!(reply.forward().outer.tos, 46 << 2);
-    // What is to be dropped first finds less of the burst.
+    // Packets with a high drop precedence get less of the burst.
     assert_eq!(heard(&options(7, 2)).0, 1);
-    // A class that this host does not have is none.
+    // A class that is not configured on this host is ignored.
     let (passed, site) = heard(&options(8, 0));
     assert_eq!(
         (passed, site.send(&out(1)).unwrap().options().class),
@@ -175,7 +175,7 @@ fn a_packet_that_one_rate_refuses_is_not_charged_to_another() {
     functions.rate = Some(Arc::new(Bucket::new(1000, 300)));
     let site = site(functions);
     assert_eq!(passing(&site, 20), 3);
-    // What the endpoint did not get is left for others.
+    // Tokens that the endpoint did not use are left for others.
     let other = |n| {
         site.send(&udp("172.16.0.1", "10.0.0.2", (n, 53), 0))
             .is_ok()

@@ -1,4 +1,4 @@
-//! Services: backends of new and of established flows, and the way through three hosts with direct answers.
+//! Services: backends of new and of established flows, and direct server return through three hosts.
 
 use super::support::*;
 use super::*;
@@ -47,7 +47,7 @@ fn a_virtual_address_leads_to_a_backend_and_its_answer_comes_from_it() {
     assert_eq!(site.flows(), 49);
 }
 
-/// The backends that many flows have before and after the change: of those that live on, and of new ones.
+/// Returns the backend of many flows before the change, after the change, and of new flows after it.
 fn moved(before: Vec<Backend>, after: Vec<Backend>) -> Vec<[IpAddr; 3]> {
     let mut site = serving(Affinity::None, before);
     let first: Vec<_> = (0..100).map(|port| ask(&site, port).unwrap()).collect();
@@ -127,8 +127,7 @@ fn without_a_backend_there_is_no_service() {
     }
 }
 
-/// The load balancer (this host), the client's host B and the backend's host C, none of which knows the service but
-/// the first.
+/// The load balancer (this host), the client's host B and the backend's host C. Only the first knows the service.
 pub(super) fn fabric(number: u8) -> [TestHost; 3] {
     [LOCAL_HOST, HOST_B, HOST_C].map(|here| {
         let mut config = vpc(here, 0, RED);
@@ -216,16 +215,16 @@ fn nobody_else_speaks_in_the_name_of_a_service() {
     let answer = far
         .send(&udp("10.0.0.3", "10.0.0.2", (8080, 1000), 0))
         .unwrap();
-    // Without the option it is a forged source.
+    // Without the option the source is forged.
     let bare = near.hear(HOST_C, answer.inner(), &plain());
     assert_eq!(bare.unwrap_err(), DropReason::SourceMismatch);
-    // The option is not for a flow that nobody began.
+    // The option does not allow answers to a flow that nobody began.
     let mut other = answer.datagram();
     let start = answer.forward().encap.len();
     other[start..].copy_from_slice(&udp(SERVICE_ADDRESS, "10.0.0.2", (80, 1001), 0));
     let heard = near.receive(HOST_C, &other);
     assert_eq!(heard.unwrap_err(), DropReason::SourceMismatch);
-    // Only the host of a virtual address sends on what others ask of it.
+    // Only the host of a virtual address may relay requests to it.
     let forged = far.receive(
         HOST_B,
         &[
@@ -292,7 +291,7 @@ fn a_service_of_a_gateway_sees_its_clients_themselves() {
     assert_eq!(relayed.tuple(), "10.0.0.2 1000 > 10.0.0.3 8080");
 }
 
-/// A request that reached the backend's host C, and the three hosts.
+/// The three hosts, after a request has reached the backend's host C.
 fn asked(number: u8) -> [TestHost; 3] {
     let [balancer, near, far] = fabric(number);
     let ask = match number {
@@ -305,7 +304,7 @@ fn asked(number: u8) -> [TestHost; 3] {
     [balancer, near, far]
 }
 
-/// An answer in the name of the service, by whichever host.
+/// An answer from the service's address, from any host.
 fn answer_of(number: u8, from: (&str, u16)) -> Vec<u8> {
     let inner = match number {
         protocol::UDP => udp(from.0, "10.0.0.2", (from.1, 1000), 0),
@@ -323,7 +322,7 @@ fn answer_of(number: u8, from: (&str, u16)) -> Vec<u8> {
     marked(RED, &options, &inner)
 }
 
-/// The hosts of the client's VPC, with one more that serves nothing.
+/// A further host of the client's VPC, which serves nothing.
 const OTHER_HOST: &str = "192.0.2.9";
 
 fn with_a_stranger(near: &mut TestHost) {
@@ -347,7 +346,7 @@ fn only_the_host_that_answered_first_goes_on_to_answer_in_the_name_of_a_service(
             assert_eq!(said(&near, HOST_C), Ok(0));
             assert_eq!(said(&near, OTHER_HOST), Err(DropReason::SourceMismatch));
         }
-        // Its backend fails, and the service gives the flow to another; a connection cannot be given away.
+        // The backend fails and the service moves the flow to another; a TCP connection cannot move.
         near.world.now = Now(near.world.now.0 + 6_000_000_000);
         let moved = said(&near, OTHER_HOST);
         if number == protocol::UDP {
@@ -355,7 +354,7 @@ fn only_the_host_that_answered_first_goes_on_to_answer_in_the_name_of_a_service(
             assert_eq!(said(&near, HOST_C), Err(DropReason::SourceMismatch));
         } else {
             assert_eq!(moved, Err(DropReason::SourceMismatch));
-            // Until the client begins another with the same ports.
+            // Until the client begins a new connection with the same ports.
             near.send(&tcp("10.0.0.2", SERVICE_ADDRESS, (1000, 80), SYN))
                 .unwrap();
             assert_eq!(said(&near, OTHER_HOST), Ok(0));

@@ -1,4 +1,4 @@
-//! Hosts of a fabric with everything that links do, packets for them, and the way that packets take between them.
+//! Fabric of hosts for tests: links with all functions, packets for them, and their paths between hosts.
 
 use std::sync::atomic::AtomicU64;
 
@@ -23,7 +23,7 @@ pub(super) const SYN: TcpFlags = TcpFlags::SYN;
 pub(super) const ACK: TcpFlags = TcpFlags::ACK;
 pub(super) const SYN_ACK: TcpFlags = TcpFlags(0x12);
 
-/// One host of a fabric.
+/// Host of a fabric.
 pub(super) struct TestHost {
     pub(super) world: TestTables,
     pub(super) here: &'static str,
@@ -31,7 +31,7 @@ pub(super) struct TestHost {
     hosts: HostRegistry,
 }
 
-/// Where a packet went, and how it looks there.
+/// Output of a packet, with its bytes there.
 #[derive(Debug)]
 pub(super) enum TestOutput {
     Tun(LinkIndex, Vec<u8>),
@@ -39,7 +39,7 @@ pub(super) enum TestOutput {
 }
 
 impl TestOutput {
-    /// The inner packet.
+    /// Returns the inner packet.
     pub(super) fn inner(&self) -> &[u8] {
         match self {
             TestOutput::Tun(_, inner) => inner,
@@ -51,7 +51,7 @@ impl TestOutput {
         Packet::parse(self.inner()).unwrap()
     }
 
-    /// Source, destination and ports as text.
+    /// Returns source, destination and ports as text.
     pub(super) fn tuple(&self) -> String {
         let key = FlowKey::of(LinkIndex(0), &self.packet());
         format!("{} {} > {} {}", key.src, key.sport, key.dst, key.dport)
@@ -79,7 +79,7 @@ impl TestOutput {
         datagram.clone()
     }
 
-    /// What its options say.
+    /// Parses its options.
     #[track_caller]
     pub(super) fn options(&self) -> ReceivedOptions {
         read(&self.forward().encap)
@@ -127,13 +127,13 @@ impl TestHost {
         self.world.tables = tables.next(epoch, schema, changed);
     }
 
-    /// Another configuration comes into force.
+    /// Applies an edited configuration.
     pub(super) fn change(&mut self, edit: impl FnOnce(&mut Vec<LinkConfig>)) {
         edit(&mut self.configs);
         self.publish();
     }
 
-    /// The same for the functions of the first link.
+    /// Applies edited functions of the first link.
     pub(super) fn functions(&mut self, edit: impl FnOnce(&mut LinkFunctions)) {
         self.change(|configs| edit(&mut configs[0].functions));
     }
@@ -146,7 +146,7 @@ impl TestHost {
         self.world.state.flows.stats().flows
     }
 
-    /// A packet from the TUN interface of the first link.
+    /// Sends a packet from the TUN interface of the first link.
     pub(super) fn send(&self, bytes: &[u8]) -> Result<TestOutput, DropReason> {
         self.send_on(0, bytes)
     }
@@ -177,7 +177,7 @@ impl TestHost {
         Ok(went(encap.output, inner))
     }
 
-    /// As whoever has no queue holds packets to their rates.
+    /// Applies rate limits without a queue.
     fn within(&self, metered: &Option<Metered>) -> Result<(), DropReason> {
         match metered {
             Some(metered) if !metered.passes(self.world.now) => {
@@ -188,7 +188,7 @@ impl TestHost {
         }
     }
 
-    /// A datagram from another host.
+    /// Receives a datagram from another host.
     pub(super) fn receive(&self, from: &str, datagram: &[u8]) -> Result<TestOutput, DropReason> {
         self.receive_fully(from, datagram).map_err(|r| r.reason)
     }
@@ -211,7 +211,7 @@ impl TestHost {
         Ok(went(decap.output, inner))
     }
 
-    /// A packet of the first VPC from another host, with these options.
+    /// Receives a packet of the first VPC from another host, with these options.
     pub(super) fn hear(
         &self,
         from: &str,
@@ -232,7 +232,7 @@ fn went(output: Output, inner: Vec<u8>) -> TestOutput {
     }
 }
 
-/// What the parsed packet says is what its bytes say, and its checksums hold.
+/// Checks that the parsed packet matches the bytes and that the checksums are right.
 #[track_caller]
 fn assert_sound(inner: &[u8], packet: &Packet) {
     let again = Packet::parse(inner).unwrap();
@@ -257,7 +257,7 @@ pub(super) fn marked(vni: u32, options: &SentOptions, inner: &[u8]) -> Vec<u8> {
     [&header[..], inner].concat()
 }
 
-/// A VPC in which 10.0.0.N and fd00::N live on 192.0.2.N, as one of its hosts sees it.
+/// A VPC with 10.0.0.N and fd00::N on host 192.0.2.N, as one of its hosts sees it.
 pub(super) fn vpc(here: &str, index: u32, vni: u32) -> LinkConfig {
     let mut config = config(index, vni, GENEVE_PORT);
     config.local = Some(ip(here));
@@ -277,7 +277,7 @@ pub(super) fn vpc(here: &str, index: u32, vni: u32) -> LinkConfig {
     config
 }
 
-/// The first host of that VPC with these functions.
+/// The first host of that VPC, with these functions.
 pub(super) fn site(functions: LinkFunctions) -> TestHost {
     let mut config = vpc(LOCAL_HOST, 0, RED);
     config
@@ -310,12 +310,12 @@ pub(super) fn in_ip(src: &str, dst: &str, number: u8, payload: &[u8]) -> Vec<u8>
     packets::in_ip((ip(src), ip(dst)), number, (0, true), payload)
 }
 
-/// "Administratively prohibited" about a packet, from this address.
+/// An "administratively prohibited" error about a packet, from this address.
 pub(super) fn error_about(from: &str, bytes: &[u8]) -> Vec<u8> {
     packets::unreachable(bytes, ip(from), UnreachableReason::Prohibited)
 }
 
-/// The packet without what tells it from others of its kind over IPv4: identification and header checksum.
+/// Clears the fields that differ between otherwise equal IPv4 packets: identification and header checksum.
 pub(super) fn unidentified(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     if bytes[0] >> 4 == 4 {
@@ -325,7 +325,7 @@ pub(super) fn unidentified(bytes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Both fragments of a packet over IPv4: the first with the transport header and 24 bytes, and the rest.
+/// Splits an IPv4 packet into two fragments: the first with the transport header and 24 bytes, and the rest.
 pub(super) fn fragments(bytes: &[u8], id: u16) -> [Vec<u8>; 2] {
     let piece = |payload: &[u8], word: u16| {
         let mut bytes = [&bytes[..20], payload].concat();
@@ -367,7 +367,7 @@ pub(super) fn policy(
     Some(Arc::new(policy.unwrap()))
 }
 
-/// How often a rule of the first link decided.
+/// Returns the hit count of a rule of the first link.
 pub(super) fn hits(site: &TestHost, name: &str) -> u64 {
     let link = site.link(0);
     let policy = link.config.functions.policy.as_ref().unwrap();
@@ -414,7 +414,7 @@ pub(super) fn backend(addr: &str, weight: u32) -> Backend {
     }
 }
 
-/// A service at port 80 of this address, for this protocol.
+/// A service on port 80 of this address, for this protocol.
 pub(super) fn service(
     vip: &str,
     number: u8,

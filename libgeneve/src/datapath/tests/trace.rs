@@ -1,4 +1,4 @@
-//! A trace says what the packet gets, before and after its flow is there, and changes nothing.
+//! A trace shows the real verdict, with and without an existing flow, and has no side effects.
 
 use super::support::packets::in_ip;
 use super::support::*;
@@ -10,7 +10,7 @@ use crate::service::Affinity;
 use crate::vpc::{EndpointConfig, ProxyTarget};
 use crate::wire::header::HeaderBytes;
 
-/// A host that does everything at once.
+/// A host with all functions at once.
 fn busy() -> TestHost {
     let mut config = vpc(LOCAL_HOST, 0, RED);
     let scaled = RouteConfig {
@@ -93,7 +93,7 @@ fn busy() -> TestHost {
     TestHost::new(LOCAL_HOST, vec![config, other])
 }
 
-/// Where a described packet comes from.
+/// Input of a described packet.
 #[derive(Clone, Copy)]
 enum TraceOrigin {
     Tun(u32),
@@ -144,7 +144,7 @@ fn really(site: &TestHost, at: TraceOrigin, bytes: &[u8]) -> Result<TestOutput, 
     }
 }
 
-/// All that a packet may leave behind.
+/// Everything that a packet could change.
 fn traces_left(site: &TestHost) -> (Vec<u64>, Vec<u64>, crate::flow::FlowStats) {
     let link = site.link(0);
     let functions = &link.config.functions;
@@ -264,7 +264,7 @@ fn a_trace_says_what_the_packet_gets() {
             let mut site = busy();
             let told = assert_told(&site, at, &bytes);
             assert!(told.stages.len() > 1);
-            // Again, with the flow there, and with one of an older configuration.
+            // Again with the flow in the table, and with one of an older configuration.
             assert_told(&site, at, &bytes);
             site.functions(|_| ());
             assert_told(&site, at, &bytes);
@@ -275,7 +275,7 @@ fn a_trace_says_what_the_packet_gets() {
             }
         })
         .collect();
-    // The cases are as varied as they look.
+    // The cases cover many different outcomes.
     let count = |what: &str| outcomes.iter().filter(|o| *o == what).count();
     assert!(count("wire") >= 10 && count("tun") >= 5, "{outcomes:?}");
     for reason in [
@@ -302,7 +302,7 @@ fn a_trace_says_what_the_packet_gets_after_all_others_came() {
     }
 }
 
-/// The answer to a packet that went somewhere, and where it comes from.
+/// Returns the answer to a forwarded packet, and its input.
 fn reply(went: &TestOutput) -> (TraceOrigin, Vec<u8>) {
     let packet = went.packet();
     let (src, dst) = (packet.dst.to_string(), packet.src.to_string());
@@ -381,7 +381,7 @@ fn a_trace_keeps_the_backend_of_a_flow() {
     }
 }
 
-/// What a trace says at this stage.
+/// Returns the results of a trace at this stage.
 fn said<'t>(told: &'t TraceResult, stage: &str) -> Vec<&'t str> {
     let of_stage = told.stages.iter().filter(|s| s.stage == stage);
     of_stage.map(|s| s.result.as_str()).collect()

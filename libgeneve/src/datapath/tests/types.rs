@@ -1,11 +1,11 @@
-//! Endpoint types: the same inner packet goes elsewhere only because of the option, and one that lies is dropped.
+//! Endpoint types: the option alone can change where an inner packet goes, and a false option is dropped.
 
 use super::support::*;
 use super::*;
 use crate::options::{EndpointOption, SentOptions};
 use crate::vpc::ProxyTarget;
 
-/// From an endpoint of no special type to one of this type.
+/// From a simple endpoint to one of this type.
 fn to(dst: EndpointType) -> SentOptions {
     typed(EndpointType::Simple, dst)
 }
@@ -21,7 +21,7 @@ fn typed(src: EndpointType, dst: EndpointType) -> SentOptions {
     }
 }
 
-/// A fresh host for each packet: where it goes does not depend on what went before.
+/// Uses a fresh host for each packet, so that earlier packets do not matter.
 fn heard(
     functions: &LinkFunctions,
     dst: &str,
@@ -75,7 +75,7 @@ fn scaled_is_for_what_is_here_among_others() {
         .insert(ip("10.0.0.9"), local(EndpointType::Scaled));
     let scaled = to(EndpointType::Scaled);
     assert_eq!(heard(&functions, "10.0.0.9", &scaled).unwrap().tun(), 0);
-    // Without the option the packet is one for another host that came here; with it, it is a lie.
+    // Without the option the packet has merely come to the wrong host; with it, the option is false.
     let elsewhere = heard(&functions, "10.0.0.3", &plain());
     assert_eq!(elsewhere.unwrap_err(), DropReason::DestinationNotHere);
     assert_eq!(heard(&functions, "10.0.0.3", &scaled).unwrap_err(), LIE);
@@ -107,7 +107,7 @@ fn gateway_sends_through_nat_what_would_stay_inside() {
         (outside.tun(), outside.packet().src),
         (0, ip("198.51.100.1"))
     );
-    // What lives here is not behind a gateway, and who has no rule is none.
+    // An endpoint of this host is not behind a gateway, and a host without a NAT rule is no gateway.
     assert_eq!(heard(&functions, "10.0.0.1", &gateway).unwrap_err(), LIE);
     let none = heard(&LinkFunctions::default(), "8.8.8.8", &gateway);
     assert_eq!(none.unwrap_err(), DropReason::NotGateway);
@@ -125,7 +125,7 @@ fn gateway_sends_through_nat_what_would_stay_inside() {
     };
     let uncovered = heard(&functions, "8.8.8.8", &gateway);
     assert_eq!(uncovered.unwrap_err(), DropReason::NotGateway);
-    // A rule about the destination covers it as well.
+    // A destination NAT rule covers it as well.
     let turned = heard(&functions, "203.0.113.9", &gateway).unwrap();
     assert_eq!(
         (turned.host(), turned.packet().dst),
@@ -179,7 +179,7 @@ fn all_hosts_choose_alike_among_the_hosts_of_a_scaled_endpoint() {
             (EndpointType::Simple, EndpointType::Scaled)
         );
         assert_eq!(far.send(&packet(port)).unwrap().host(), went.host());
-        // A host that is chosen by itself keeps the packet.
+        // A host that selects itself keeps the packet.
         match member.send(&packet(port)).unwrap() {
             TestOutput::Tun(..) => assert_eq!(went.host(), ip(HOST_B)),
             other => assert_eq!(went.host(), other.host()),
@@ -190,7 +190,7 @@ fn all_hosts_choose_alike_among_the_hosts_of_a_scaled_endpoint() {
         chosen.len() == 2 && chosen.values().all(|&n| n > 50),
         "{chosen:?}"
     );
-    // One that prefers itself keeps all.
+    // A host that prefers itself keeps all of them.
     member.functions(|f| f.endpoints.get_mut(&ip("10.0.9.9")).unwrap().colocated = true);
     for port in 0..50 {
         assert_eq!(member.send(&packet(port)).unwrap().tun(), 0);
@@ -246,7 +246,7 @@ fn proxy() -> TestHost {
     TestHost::new(LOCAL_HOST, configs)
 }
 
-/// There and back; what the target sees.
+/// Sends a request through the proxy and its answer back; returns the tuple that the target sees.
 #[track_caller]
 fn through(site: &TestHost, vni: u32, inner: &[u8], answer: impl Fn(&Packet) -> Vec<u8>) -> String {
     let there = site
@@ -399,7 +399,7 @@ fn the_sender_names_both_types() {
             assert_eq!(named, (!plain).then_some((src, dst)));
         }
     }
-    // A route to a gateway makes one of whatever is behind it.
+    // A route of type gateway makes everything behind it a gateway destination.
     let mut config = vpc(LOCAL_HOST, 0, RED);
     config.routes.push(RouteConfig {
         kind: EndpointType::Gateway,

@@ -1,4 +1,4 @@
-//! Addresses that nobody has and that are answered for: virtual ones of services, outside ones of NAT.
+//! Virtual MAC address: answers for addresses without a station, virtual ones of services and outside ones of NAT.
 
 use super::frames::{PEER, arp, framed, message, solicitation};
 use super::l2_forwarding::{LOCAL_MAC, OWN_MAC, bridged, frame, receive, request, send};
@@ -11,7 +11,7 @@ use crate::wire::encapsulation::Encapsulation;
 use crate::wire::ethernet::{Ethernet, Mac, ethertype};
 
 const FRAME_VIP: &str = "10.0.0.100";
-/// Of a pool, of a static rule, and of destination NAT.
+/// Outside addresses of a pool, of a static rule, and of destination NAT.
 const OUTSIDE_ADDRESSES: [&str; 3] = ["10.0.0.61", "10.0.0.50", "10.0.0.70"];
 
 fn functions() -> LinkFunctions {
@@ -114,7 +114,7 @@ fn stations_are_told_another_mac_address_than_the_interfaces() {
             );
         }
     }
-    // What is for it and for nobody's address ends here.
+    // A packet to the virtual MAC address with an unassigned destination is dropped.
     let packet = udp("10.0.0.1", "10.0.0.9", (1, 2), 0);
     let lost = send(
         &world,

@@ -1,4 +1,4 @@
-//! What has to go when there is no room, and whose room it is.
+//! Eviction: what goes when there is no room, and from which link.
 
 use super::*;
 

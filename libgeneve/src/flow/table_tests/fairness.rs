@@ -1,4 +1,4 @@
-//! That no link keeps another from its part of the table, however many there are and whenever they come.
+//! Fairness: every link gets its fair share, however many links there are and whenever they arrive.
 
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ fn link(number: usize) -> LinkIndex {
     LinkIndex(number as u32)
 }
 
-/// A connection that nothing but its link's being above its part ends.
+/// Establishes a connection, which is evicted only if its link is above its fair share.
 fn try_to_establish(table: &FlowTable<u64>, key: FlowKey, now: Now) -> bool {
     if !add(table, key, Some(SYN), now) {
         return false;
@@ -25,7 +25,7 @@ fn a_link_that_comes_late_gets_its_part_from_one_that_has_all_with_established_c
     let table = table::<u64>(FLOWS as usize);
     (0..FLOWS).for_each(|n| establish(&table, tcp(LINK_A, n), at(0)));
     assert!(!add(&table, tcp(LINK_A, FLOWS), Some(SYN), at(1)));
-    // Announced or not.
+    // With and without an announcement.
     table.set_links(2);
     for n in 0..FLOWS / 2 {
         establish(&table, tcp(LINK_B, n), at(2));
@@ -49,7 +49,7 @@ fn more_links_than_the_minimum_has_room_for_get_their_part_each() {
     const LINKS: usize = 300;
     let part = FLOWS / LINKS;
     let table = table::<u64>(FLOWS);
-    // The first ones fill the table, with a thousand each.
+    // The first links fill the table, with a thousand flows each.
     for n in 0..FLOWS as u32 {
         assert!(add(
             &table,
@@ -117,7 +117,7 @@ proptest! {
         let table = table::<u64>(limit);
         let mut next = 0;
         for (step, (number, flows, established)) in steps.into_iter().enumerate() {
-            // Some links are made later than others.
+            // Some links are created later than others.
             let made = if step < 10 { late } else { 12 };
             table.set_links(made as u32);
             let number = number % made;

@@ -1,4 +1,4 @@
-//! The table under shuttle's schedules: threads that insert, find, renew and end the same flows at the same time.
+//! The table under shuttle's schedules: threads insert, find, renew and end the same flows concurrently.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Tests of the flow table: what is found and what is counted; eviction, fairness, sharing and a model beside.
+//! Tests of the flow table: lookup and counters; eviction, fairness and sharing; comparison with a model.
 
 mod eviction;
 mod fairness;
@@ -47,7 +47,7 @@ fn udp(link: LinkIndex, number: u32) -> FlowKey {
     key(link, protocol::UDP, number)
 }
 
-/// A packet; with such flags it is a segment of a connection on which nothing but SYNs was sent.
+/// A packet; with flags, a segment of a connection on which only SYNs were sent.
 fn seen(flags: Option<TcpFlags>) -> PacketUpdate {
     let number = |flags: TcpFlags| u32::from(!flags.contains(SYN));
     PacketUpdate {
@@ -99,7 +99,7 @@ fn state(table: &FlowTable<u64>, key: &FlowKey) -> Option<FlowState> {
     found
 }
 
-/// Every count agrees with what is there.
+/// Checks that all counts match the flows in the table.
 fn check<D: Clone>(table: &FlowTable<D>) {
     let mut by_link: HashMap<LinkIndex, usize> = HashMap::new();
     let mut rewritten = 0;

@@ -1,10 +1,10 @@
-//! The table against a map, over random sequences of operations.
+//! The table compared with a map, over random sequences of operations.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// What a test does next; numbers are small so that flows meet.
+/// Operation of a random sequence; numbers are small so that flows collide.
 #[derive(Clone, Debug)]
 enum TableStep {
     Insert {
@@ -59,7 +59,7 @@ fn numbered(flow: u8) -> FlowKey {
     key(LinkIndex(u32::from(flow % 3)), protocol, u32::from(flow))
 }
 
-/// What replies to rewritten flows look like; some are the replies of others, some packets of others.
+/// Reply keys of rewritten flows; some collide with replies of other flows, some with their packets.
 fn rewritten(number: u8) -> FlowKey {
     match number {
         0..6 => FlowKey {
@@ -79,7 +79,7 @@ struct ModelFlow {
     packets: [u64; 2],
 }
 
-/// A flow table that is nothing but a map.
+/// Reference model of a flow table: a map.
 #[derive(Default)]
 struct ModelTable(HashMap<FlowKey, ModelFlow>);
 
@@ -94,7 +94,7 @@ impl ModelTable {
             .map(|(original, _)| (*original, FlowDirection::Reply))
     }
 
-    /// Forgets what the table has evicted or ended, which only it knows when.
+    /// Removes what the table has evicted or ended, which the model cannot predict.
     fn follow(&mut self, table: &FlowTable<u32>) {
         self.0.retain(|key, _| table.peek(key).is_some());
     }
@@ -185,7 +185,7 @@ fn run(limit: usize, steps: Vec<TableStep>) -> Result<(), TestCaseError> {
                 let key = numbered(flow);
                 let reply = reply.map_or(key.reversed(), rewritten);
                 let other = model.find(&reply).filter(|(k, _)| *k != key);
-                // A map cannot tell which of its flows are over; a conflict with one is a conflict.
+                // The model cannot tell which flows have expired; a conflict with an expired one still counts.
                 if model.0.contains_key(&key) {
                     let renewed = table.renew(&key, reply, decision, refused, epoch);
                     let known = model.0.get_mut(&key).unwrap();

@@ -1,10 +1,10 @@
-//! What threads, panics and memory do to the table.
+//! The table under threads, panics and memory limits.
 
 use std::sync::Arc;
 
 use super::*;
 
-/// A decision that uses the table when it goes, as one would that owns a lease on something.
+/// A decision that uses the table in its drop, as one that owns a lease might.
 #[derive(Clone)]
 struct ReentrantDecision(#[allow(dead_code)] Arc<ReentrantGuard>);
 
@@ -13,7 +13,7 @@ struct ReentrantGuard(std::sync::Weak<FlowTable<ReentrantDecision>>, FlowKey);
 impl Drop for ReentrantGuard {
     fn drop(&mut self) {
         if let Some(table) = self.0.upgrade() {
-            // Locks every shard: a deadlock if the decision goes under a lock.
+            // Locks every shard: deadlocks if the decision is dropped under a lock.
             table.for_each(Now(0), |_| ());
             let _ = table.peek(&self.1);
         }
@@ -147,7 +147,7 @@ fn a_hit_allocates_nothing_and_an_idle_table_is_small() {
 
 #[test]
 fn a_million_flows_fit_into_400_mib() {
-    // A part of them, in a table whose index is made for that part.
+    // A fraction of them, in a table sized for that fraction.
     const FLOWS: u32 = 1 << 16;
     let all = |rewritten: bool| {
         let used = allocation_counter::measure(|| {

@@ -1,4 +1,4 @@
-//! A random configuration of everything that a link does.
+//! Random configuration of every function of a link.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -39,7 +39,7 @@ pub const V6: [&str; 6] = [
     "2001:db8::9",
 ];
 pub const RULE_PORTS: [u16; 6] = [80, 53, 8080, 1000, 40_000, 40_001];
-/// The option that rules and links have of their own.
+/// Option that rules match and links attach.
 pub const TAG: (OptionClass, OptionType) = (OptionClass(0xfff0), OptionType(1));
 
 pub fn any<'a>(u: &mut Unstructured<'_>, list: &[&'a str]) -> Result<&'a str> {
@@ -189,7 +189,7 @@ pub fn functions(
         egress: action(u.ratio(3, 4)?),
     };
     let rules = rules(u)?;
-    // Some choices contradict themselves, such as addresses of two families.
+    // Some choices are contradictory, such as addresses of two families.
     let policy = Policy::compile(rules, defaults, Some(&label_key()), &mut |_| Arc::default());
     let bucket = |u: &mut Unstructured<'_>| -> Result<_> {
         Ok(u.ratio(1, 8)?.then(|| Arc::new(Bucket::new(1000, 500))))
@@ -244,7 +244,7 @@ pub fn functions(
     })
 }
 
-/// A service whose backends are on other hosts, or here. Its table is large, so it is made once.
+/// Service whose backends are on other hosts, or here. Its table is large, so it is built once.
 fn balancer(far: bool) -> Arc<ServiceTable> {
     static BOTH: OnceLock<[Arc<ServiceTable>; 2]> = OnceLock::new();
     let both = BOTH.get_or_init(|| [services(&["10.0.0.5"]), services(&["10.0.0.2", "10.0.0.3"])]);

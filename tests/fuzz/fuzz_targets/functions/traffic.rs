@@ -23,13 +23,13 @@ pub fn is_sound(inner: &[u8], packet: &Packet) -> bool {
     whole && packet.checksum_state(inner) != ChecksumState::Wrong
 }
 
-/// Flags of a TCP packet that mean something.
+/// Valid combinations of TCP flags.
 pub fn flags(u: &mut Unstructured<'_>) -> Result<TcpFlags> {
     u.choose(&[2, 0x12, 0x10, 0x11, 4, 0x18])
         .map(|&flags| TcpFlags(flags))
 }
 
-/// A packet, seldom a broken one.
+/// Random packet, occasionally a malformed one.
 pub fn random_packet(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     let list: &[&str] = if u.ratio(3, 4)? { &V4 } else { &V6 };
     let (src, dst) = (any(u, list).map(ip)?, any(u, list).map(ip)?);
@@ -43,7 +43,7 @@ pub fn random_packet(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         _ => PayloadKind::Other(*u.choose(&[50, 132, 58, 1])?),
     };
     let mut bytes = match kind {
-        // Whose header is none of ours has no checksum that could be written.
+        // An arbitrary payload under an ICMP protocol number: there is no header whose checksum could be written.
         PayloadKind::Other(number @ (1 | 58)) => {
             let mut bytes = packet((src, 1), (dst, 1), PayloadKind::Other(50), 16);
             bytes[if src.is_ipv4() { 9 } else { 6 }] = number;
@@ -66,7 +66,7 @@ pub fn random_packet(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What geneved's own options say, and the data of the defined one.
+/// Random contents of geneved's own options, and the data of `TAG`, if present.
 pub fn random_options(u: &mut Unstructured<'_>) -> Result<(SentOptions, Option<Vec<u8>>)> {
     if u.arbitrary()? {
         return Ok((SentOptions::default(), None));

@@ -1,4 +1,4 @@
-//! ICMP errors of the underlay: a storm of them costs nobody a packet, and one of them proves little.
+//! ICMP errors of the underlay: a storm of them costs no packets, and a single one proves little.
 
 use geneved::lab::netns::LabNetns;
 use geneved::traffic::{EchoRun, TrafficEnds};

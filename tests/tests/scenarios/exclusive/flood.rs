@@ -1,4 +1,4 @@
-//! A flow table that is flooded: those who are there stay, by the real binary with a small table.
+//! Flood of a flow table: existing flows survive, with the real binary and a small table.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A greedy sender and a modest one: whatever is poured into one VPC, or into none, another VPC keeps its packets.
+//! A greedy sender and a modest one: a flood of one VPC, or of none, costs another VPC no packets.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;

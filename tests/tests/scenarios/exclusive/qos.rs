@@ -1,4 +1,4 @@
-//! Rates: what TCP makes of them, who waits for whom, and what becomes of packets that wait.
+//! Rate limits: their effect on TCP, the order of waiting packets, and what happens to them.
 
 use std::time::Duration;
 

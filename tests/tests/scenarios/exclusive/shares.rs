@@ -1,4 +1,4 @@
-//! What tenants share: a greedy one takes nothing of what a modest one is sure of, by the real binary.
+//! Resources shared by tenants: a greedy tenant cannot take a modest one's guaranteed share, with the real binary.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, UdpSocket};

@@ -1,4 +1,4 @@
-//! A short soak, so that the long one does not rot: a storm of everything at once, and nothing drifts.
+//! Short soak that keeps the long one working: one storm of everything at once, without drift.
 
 use geneved_tests::world::binary;
 use std::process::Command;
