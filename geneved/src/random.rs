@@ -7,7 +7,7 @@ use crate::refusal::Refusal;
 /// Returns `N` random bytes.
 ///
 /// # Errors
-/// The system's random source gives none.
+/// If the system's random source fails.
 pub(crate) fn bytes<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)?;
@@ -17,7 +17,7 @@ pub(crate) fn bytes<const N: usize>() -> io::Result<[u8; N]> {
 /// Returns a random number.
 ///
 /// # Errors
-/// The system's random source gives none.
+/// If the system's random source fails.
 pub(crate) fn number() -> io::Result<u64> {
     bytes().map(u64::from_ne_bytes)
 }

@@ -26,7 +26,7 @@ impl Bridged {
     /// of the link.
     ///
     /// # Panics
-    /// If anything refuses.
+    /// If any setup step fails.
     #[must_use]
     pub fn new(io: TestBackend, more: [&str; 2]) -> Self {
         Self::with(io, "", more)
@@ -35,7 +35,7 @@ impl Bridged {
     /// Like [`Bridged::new`], with further lines of the `[daemon]` table.
     ///
     /// # Panics
-    /// If anything refuses.
+    /// If any setup step fails.
     #[must_use]
     pub fn with(io: TestBackend, daemon: &str, more: [&str; 2]) -> Self {
         Self::over(Duo::new(), 1500, io, daemon, more)
@@ -44,7 +44,7 @@ impl Bridged {
     /// Like [`Bridged::with`], on existing hosts and with stations of this MTU.
     ///
     /// # Panics
-    /// If anything refuses.
+    /// If any setup step fails.
     #[must_use]
     pub fn over(duo: Duo, mtu: u32, io: TestBackend, daemon: &str, more: [&str; 2]) -> Self {
         let hosts = [&duo.a, &duo.b];

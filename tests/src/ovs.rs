@@ -60,7 +60,7 @@ impl Ovs {
     /// Starts the switch and the daemon; `daemon` is further lines of `[daemon]`, `more` follows the link.
     ///
     /// # Panics
-    /// If anything refuses.
+    /// If any setup step fails.
     #[must_use]
     pub fn new(io: TestBackend, offloads: Offloads, daemon: &str, more: &str) -> Self {
         Self::with(io, offloads, OvsTunnel::USUAL, daemon, more)
@@ -69,7 +69,7 @@ impl Ovs {
     /// Like [`Ovs::new`], with the given setup.
     ///
     /// # Panics
-    /// If anything refuses.
+    /// If any setup step fails.
     #[must_use]
     pub fn with(
         io: TestBackend,
@@ -215,7 +215,7 @@ impl Ovs {
     /// Both ends of a conversation from host a to the station, by an address of the station.
     ///
     /// # Panics
-    /// If it is no address.
+    /// If it is not an address.
     #[must_use]
     pub fn there(&self, address: &str) -> TrafficEnds {
         TrafficEnds::new(
@@ -228,7 +228,7 @@ impl Ovs {
     /// Both ends of a conversation from the station to host a, by an address of host a.
     ///
     /// # Panics
-    /// If it is no address.
+    /// If it is not an address.
     #[must_use]
     pub fn back(&self, address: &str) -> TrafficEnds {
         TrafficEnds::new(

@@ -38,7 +38,7 @@ impl Peer {
     /// Starts the daemon; `more` is further lines of the link.
     ///
     /// # Panics
-    /// If anything refuses.
+    /// If any setup step fails.
     #[must_use]
     pub fn new(io: TestBackend, family: UnderlayFamily, more: &str) -> Self {
         Self::on(Duo::new(), io, family, more)
@@ -47,7 +47,7 @@ impl Peer {
     /// Like [`Peer::new`], on existing hosts.
     ///
     /// # Panics
-    /// If anything refuses.
+    /// If any setup step fails.
     #[must_use]
     pub fn on(duo: Duo, io: TestBackend, family: UnderlayFamily, more: &str) -> Self {
         let remote = Duo::underlay(family, 1);

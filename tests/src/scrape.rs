@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Sends an HTTP GET for `path` to a Unix socket. Returns the status and the body.
 ///
 /// # Panics
-/// If nobody answers.
+/// If there is no reply.
 #[must_use]
 pub fn get(socket: &Path, path: &str) -> (u16, String) {
     let mut stream = UnixStream::connect(socket).expect("metrics are served");
@@ -20,7 +20,7 @@ pub fn get(socket: &Path, path: &str) -> (u16, String) {
 /// Like [`get`], over an open connection.
 ///
 /// # Panics
-/// If nobody answers.
+/// If there is no reply.
 pub fn ask(stream: &mut (impl Read + Write), path: &str) -> (u16, String) {
     write!(stream, "GET {path} HTTP/1.1\r\nHost: geneved\r\n\r\n").expect("it listens");
     let mut text = String::new();

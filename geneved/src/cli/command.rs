@@ -62,13 +62,13 @@ impl CommandDef {
 pub struct ObjectDef {
     /// Its name.
     pub name: &'static str,
-    /// A few words for `geneved help`.
+    /// Short description for `geneved help`.
     pub about: &'static str,
     /// Commands of the object.
     pub commands: &'static [CommandDef],
     /// Index of the default command, if there is one.
     pub usual: Option<usize>,
-    /// Below the BNF: what its metavariables are.
+    /// Explanation of metavariables, printed below the BNF.
     pub notes: &'static str,
 }
 
@@ -85,10 +85,10 @@ impl ObjectDef {
 pub struct GlobalCommand {
     /// Its name.
     pub name: &'static str,
-    /// A few words for `geneved help`.
+    /// Short description for `geneved help`.
     pub about: &'static str,
     /// The command.
     pub command: CommandDef,
-    /// Below the BNF: what its metavariables are.
+    /// Explanation of metavariables, printed below the BNF.
     pub notes: &'static str,
 }

@@ -49,7 +49,7 @@ pub trait CliObject: Default + 'static {
     /// Fetches the objects, possibly more than match the filter.
     ///
     /// # Errors
-    /// The daemon does not answer, or refuses.
+    /// If the daemon does not answer, or refuses.
     fn all(
         context: &mut CommandContext,
         filter: &Self::Filter,
@@ -67,7 +67,7 @@ pub trait CliObject: Default + 'static {
     /// Shows the objects that match the filter.
     ///
     /// # Errors
-    /// The daemon does not answer, or refuses.
+    /// If the daemon does not answer, or refuses.
     fn show(filter: &Self::Filter, context: &mut CommandContext) -> Result<(), CliError> {
         let style = context.style();
         let mut all = Self::all(context, filter)?;

@@ -28,7 +28,7 @@ pub trait Show {
 /// Prints records to standard output. A closed pipe is no error.
 ///
 /// # Errors
-/// Standard output takes no more.
+/// If writing to standard output fails.
 pub fn print(style: &OutputStyle, records: &[&dyn Show]) -> Result<(), CliError> {
     write(render(style, records).as_bytes())
 }
@@ -36,7 +36,7 @@ pub fn print(style: &OutputStyle, records: &[&dyn Show]) -> Result<(), CliError>
 /// Prints a text with a final newline to standard output. A closed pipe is no error.
 ///
 /// # Errors
-/// Standard output takes no more.
+/// If writing to standard output fails.
 pub fn say(text: &str) -> Result<(), CliError> {
     write(format!("{}\n", text.trim_end_matches('\n')).as_bytes())
 }
@@ -44,7 +44,7 @@ pub fn say(text: &str) -> Result<(), CliError> {
 /// Writes bytes to standard output. A closed pipe is no error.
 ///
 /// # Errors
-/// Standard output takes no more.
+/// If writing to standard output fails.
 pub fn write(bytes: &[u8]) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {

@@ -91,7 +91,7 @@ impl BufferPool {
         self.len
     }
 
-    /// The address of a buffer's first byte.
+    /// Address of a buffer's first byte.
     pub(super) fn addr(&self, buffer_id: BufferId) -> *mut u8 {
         self.map().addr(buffer_id)
     }
@@ -147,7 +147,7 @@ pub(super) struct PoolLayout {
 }
 
 impl PoolLayout {
-    /// The address of a buffer's first byte.
+    /// Address of a buffer's first byte.
     pub(super) fn addr(self, buffer_id: BufferId) -> *mut u8 {
         assert!(usize::from(buffer_id) < self.count);
         // SAFETY: bid is below count, so the offset lies inside the mapping of count * stride bytes.

@@ -99,7 +99,7 @@ pub enum UnderlayEvent {
     PathMtu {
         /// The host's address.
         host: IpAddr,
-        /// Bytes of outer IP packet.
+        /// MTU in bytes of the outer IP packet.
         mtu: u32,
         /// Source address of the error.
         by: IpAddr,
@@ -110,7 +110,7 @@ pub enum UnderlayEvent {
     OwnMtu {
         /// The host's address.
         host: IpAddr,
-        /// Bytes of outer IP packet.
+        /// MTU in bytes of the outer IP packet.
         mtu: u32,
     },
 }

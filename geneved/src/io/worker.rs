@@ -103,7 +103,7 @@ pub(super) struct WorkerShared {
     pub(super) neighbor_waker: NeighborWaker,
     /// Generation of the underlay: changes with each change of its routes and addresses.
     pub(super) underlay: Arc<AtomicU32>,
-    /// Which interfaces datagrams are believed from.
+    /// Interfaces that datagrams are trusted from.
     pub(super) rx_interfaces: ArcSwap<RxInterfaces>,
 }
 
@@ -177,7 +177,7 @@ pub(super) struct Worker<B> {
     pub(super) egress: datapath::Egress,
     /// Time of this turn.
     pub(super) now: Now,
-    /// Which interfaces datagrams are believed from.
+    /// Interfaces that datagrams are trusted from.
     pub(super) rx: RxLookup,
     pub(super) refusals: RefusalReporter,
     /// Earliest time of the next report about a datagram that did not come from the underlay.
@@ -259,7 +259,7 @@ impl<B: PacketIo> Worker<B> {
     /// Runs until it is told to stop.
     ///
     /// # Errors
-    /// Only where the backend broke.
+    /// Only if the backend breaks.
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut tables = self.shared.tables.load_full();
         while !self.stopping {
@@ -272,7 +272,7 @@ impl<B: PacketIo> Worker<B> {
     /// sent.
     ///
     /// # Errors
-    /// Only where the backend broke.
+    /// Only if the backend breaks.
     pub(super) fn cycle(&mut self, tables: &mut Arc<Tables>) -> io::Result<()> {
         self.turn(tables, self.wait())?;
         self.now = self.shared.now();

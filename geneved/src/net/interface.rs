@@ -51,7 +51,7 @@ pub struct OwnInterface {
     pub netns: Option<String>,
     /// Its name.
     pub name: String,
-    /// Its number.
+    /// Its interface index.
     pub ifindex: u32,
 }
 
@@ -60,7 +60,7 @@ pub struct OwnInterface {
 pub struct CreatedInterface {
     /// Its queues.
     pub tun: Tun,
-    /// Its number.
+    /// Its interface index.
     pub ifindex: u32,
 }
 
@@ -75,7 +75,7 @@ pub fn can_have(address: &IpNet, mtu: u16) -> bool {
 pub struct InterfaceStatus {
     /// Its name.
     pub name: String,
-    /// Its number.
+    /// Its interface index.
     pub ifindex: u32,
     /// Its MTU in bytes.
     pub mtu: u32,
@@ -143,7 +143,7 @@ fn hint(what: &str, error: &io::Error) -> &'static str {
 /// the kernel refuses an address.
 ///
 /// # Errors
-/// The namespace cannot be entered.
+/// If the namespace cannot be entered.
 pub async fn create(
     netns: Option<String>,
     wanted: Vec<InterfaceSpec>,
@@ -233,7 +233,7 @@ async fn move_in(
 /// removed; those that others assigned stay.
 ///
 /// # Errors
-/// What the kernel refused first.
+/// The first thing that the kernel refused.
 pub async fn update(
     own: OwnInterface,
     wanted: InterfaceSpec,
@@ -294,7 +294,7 @@ pub async fn set_mtu(own: OwnInterface, mtu: u16) -> Result<(), InterfaceError> 
 /// have.
 ///
 /// # Errors
-/// What the kernel refused first.
+/// The first thing that the kernel refused.
 pub async fn restore(
     own: OwnInterface,
     mtu: Option<u16>,
@@ -357,7 +357,7 @@ async fn adjust_mtu(
 /// Reads the status of these interfaces of one namespace; missing ones are left out.
 ///
 /// # Errors
-/// The namespace cannot be entered.
+/// If the namespace cannot be entered.
 pub async fn observe(
     netns: Option<String>,
     names: Vec<String>,

@@ -95,7 +95,7 @@ pub struct PathTable {
     hosts: SharedMap<IfName, Arc<[PathKey]>>,
     /// Number of links that use a pair.
     users: SharedMap<PathKey, usize>,
-    /// The names of all devices and ports that ways lead through, and perhaps of some that they led through before.
+    /// Names of all devices and ports on the paths, and possibly of some that were on them before.
     through: Arc<BTreeSet<String>>,
     /// A path leads through the interface of a link, so links may depend on each other.
     pub entangled: bool,
@@ -133,7 +133,7 @@ impl PathTable {
         }
     }
 
-    /// The names of all devices and ports that ways lead through, and perhaps of some that they led through before.
+    /// Names of all devices and ports on the paths, and possibly of some that were on them before.
     pub fn through(&self) -> impl Iterator<Item = &str> {
         self.through.iter().map(String::as_str)
     }

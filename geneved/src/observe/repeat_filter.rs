@@ -134,7 +134,9 @@ mod tests {
         assert_eq!(text.matches("it broke").count() as u64, REPEAT_BURST);
         assert_eq!(text.matches("all is well").count(), 1000);
         let held = over(Instant::now() + REPEAT_WINDOW);
-        let here = held.iter().filter(|(at, _)| at.contains("repeats.rs"));
+        let here = held
+            .iter()
+            .filter(|(at, _)| at.contains("repeat_filter.rs"));
         assert_eq!(
             here.map(|(_, count)| *count).sum::<u64>(),
             1000 - REPEAT_BURST

@@ -153,9 +153,9 @@ pub struct TunnelNextHop {
     pub link: LinkIndex,
     /// Destination host.
     pub host: Arc<Host>,
-    /// The Geneve header that goes before each segment, options included.
+    /// Geneve header prepended to each segment, options included.
     pub encap: Arc<HeaderBytes>,
-    /// Known options in `encap`, a bit for each slot of the schema.
+    /// Known options in `encap`, one bit per schema slot.
     pub slots: u32,
     /// Learned neighbour whose MAC address is in `encap`, if any.
     pub neighbor: Option<NeighborUse>,
@@ -166,9 +166,9 @@ pub struct TunnelNextHop {
 pub struct FramePrefix {
     /// Link in whose VPC they travel.
     pub link: LinkIndex,
-    /// The Geneve header that goes before each segment, options included.
+    /// Geneve header prepended to each segment, options included.
     pub encap: Arc<HeaderBytes>,
-    /// Known options in `encap`, a bit for each slot of the schema.
+    /// Known options in `encap`, one bit per schema slot.
     pub slots: u32,
 }
 

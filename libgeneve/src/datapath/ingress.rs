@@ -42,20 +42,20 @@ pub enum DecapResult {
 /// Frame outside of any flow.
 #[derive(Clone, Debug)]
 pub struct IngressFrame {
-    /// The link that it came on.
+    /// Link it arrived on.
     pub link: LinkIndex,
     /// Offset of the frame in the datagram, in bytes.
     pub start: usize,
-    /// Known options of the packet, a bit for each slot of the schema.
+    /// Known options of the packet, one bit per schema slot.
     pub options: u32,
-    /// The rates that it must be within before it goes on.
+    /// Meter that must admit it first.
     pub metered: Option<Metered>,
 }
 
 /// Checked inner packet of a datagram.
 #[derive(Clone, Debug)]
 pub struct Decap {
-    /// The link that it came on.
+    /// Link it arrived on.
     pub link: LinkIndex,
     /// Where it goes.
     pub output: Output,
@@ -75,9 +75,9 @@ pub struct Decap {
     /// Whether the packet is for an IP stack right behind the interface. A station further behind a TAP may read it
     /// through packet sockets, to which a bridge passes UDP super-packets uncut.
     pub to_stack: bool,
-    /// Known options of the packet, a bit for each slot of the schema.
+    /// Known options of the packet, one bit per schema slot.
     pub options: u32,
-    /// The rates that it must be within before it goes on.
+    /// Meter that must admit it first.
     pub metered: Option<Metered>,
 }
 

@@ -1,7 +1,7 @@
-//! The order in which flows of one link, in one shard, are given up.
+//! Eviction and expiry order of one link's flows in one shard.
 //!
-//! Flows of one state are one list, oldest first: all of a list have one timeout, so only heads need
-//! to be looked at. Eviction takes from groups of lists. The links of a list run through the flows.
+//! There is one intrusive list per state, oldest flow first. All flows of a list have the same timeout, so only the
+//! heads need checking. Eviction takes from groups of lists.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use super::tcp::FlowState;
 
 /// Lists per link and shard: that of refused flows, then one for each [`FlowState`].
 pub(super) const LISTS_PER_LINK: usize = FlowState::ALL.len() + 1;
-/// The list of refused flows.
+/// List of refused flows.
 pub(super) const REFUSED_LIST: usize = 0;
-/// The end of a list.
+/// End of a list.
 pub(super) const LIST_END: u32 = u32::MAX;
 
-/// Flows that are worth the same when room is needed.
+/// Flows of equal eviction priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum EvictionPriority {
@@ -30,7 +30,7 @@ pub(super) enum EvictionPriority {
 
 pub(super) const GROUPS: usize = 6;
 
-/// The list of a flow in `state`.
+/// Returns the list of a flow in `state`.
 #[inline]
 pub(super) const fn list_of(state: FlowState, refused: bool) -> usize {
     if refused {
@@ -61,7 +61,7 @@ impl EvictionPriority {
     }
 }
 
-/// A flow's neighbours in its list.
+/// Links of a flow in its list.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ListLinks {
     prev: u32,
@@ -75,7 +75,7 @@ impl ListLinks {
     };
 }
 
-/// What is in a list.
+/// Member of an intrusive list.
 pub(super) trait ListNode: SlabItem {
     fn neighbours(&mut self) -> &mut ListLinks;
 }
@@ -86,7 +86,7 @@ struct ListEnds {
     tail: u32,
 }
 
-/// The lists of one link.
+/// Lists of one link.
 #[derive(Debug)]
 pub(super) struct LinkFlowLists {
     pub(super) usage: Arc<LinkUsage>,
@@ -105,7 +105,7 @@ impl LinkFlowLists {
         }
     }
 
-    /// The flow that was moved to the end longest ago.
+    /// Returns the flow that was moved to the end of its list longest ago.
     #[inline]
     pub(super) fn oldest(&self, list: usize) -> Option<u32> {
         Some(self.ends[list].head).filter(|&at| at != LIST_END)
@@ -141,7 +141,7 @@ impl LinkFlowLists {
         self.usage.left(EvictionPriority::of_list(list));
     }
 
-    /// Calls `check` for each flow of a list whose neighbours agree; gives their number.
+    /// Calls `check` for each flow of a list, verifies the list's links, and returns the number of flows.
     #[cfg(test)]
     pub(super) fn walk<D>(
         &self,

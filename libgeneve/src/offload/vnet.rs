@@ -44,9 +44,9 @@ pub struct VirtioNetHeader<O: ByteOrder> {
     pub hdr_len: U16<O>,
     /// Payload bytes of each segment but the last.
     pub gso_size: U16<O>,
-    /// Where the checksum's coverage begins, from the packet's start.
+    /// Start of the checksum's coverage, from the packet's start.
     pub csum_start: U16<O>,
-    /// The checksum field, from `csum_start`.
+    /// Offset of the checksum field from `csum_start`.
     pub csum_offset: U16<O>,
 }
 
@@ -147,9 +147,9 @@ pub struct VnetHdr {
     pub hdr_len: u16,
     /// Payload bytes of each segment but the last.
     pub gso_size: u16,
-    /// Where the checksum's coverage begins, from the packet's start.
+    /// Start of the checksum's coverage, from the packet's start.
     pub csum_start: u16,
-    /// The checksum field, from `csum_start`.
+    /// Offset of the checksum field from `csum_start`.
     pub csum_offset: u16,
 }
 

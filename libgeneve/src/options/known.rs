@@ -11,15 +11,15 @@ pub const DEFAULT_OPTION_CLASS: OptionClass = OptionClass(0xff47);
 pub mod kind {
     use super::OptionType;
 
-    /// What the two endpoints are.
+    /// Types of the two endpoints.
     pub const ENDPOINT: OptionType = OptionType(0x01);
-    /// The labels of the source.
+    /// Labels of the source.
     pub const LABELS: OptionType = OptionType(0x02);
     /// Labels of the source, which the receiver must enforce.
     pub const LABELS_CRITICAL: OptionType = OptionType(0x82);
-    /// The QoS class.
+    /// QoS class.
     pub const CLASS: OptionType = OptionType(0x03);
-    /// The virtual address that a client asked for.
+    /// Virtual address that the client connected to.
     pub const SERVICE: OptionType = OptionType(0x04);
 }
 
@@ -84,16 +84,16 @@ impl OptionDef {
 /// Known option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KnownOption {
-    /// What the two endpoints are.
+    /// Types of the two endpoints.
     Endpoint,
-    /// The labels of the source.
+    /// Labels of the source.
     Labels {
         /// Whether the receiver must enforce them: type 0x82.
         critical: bool,
     },
-    /// The QoS class.
+    /// QoS class.
     Class,
-    /// The virtual address that a client asked for.
+    /// Virtual address that the client connected to.
     Service,
     /// User-defined option, by its index in the schema: 0 to 27.
     Defined(u8),

@@ -45,7 +45,7 @@ impl NeighborUse {
 #[derive(Debug)]
 struct CachedNeighbor {
     mac: Mac,
-    /// The underlay address of the host that told of it.
+    /// Underlay address of the host that it was learned from.
     host: IpAddr,
     confirmed: Now,
     /// Probes sent since then.
@@ -58,7 +58,7 @@ struct CachedNeighbor {
 pub struct NeighborProbe {
     /// The neighbour's address.
     pub addr: IpAddr,
-    /// The underlay address of the host that told of it.
+    /// Underlay address of the host that it was learned from.
     pub host: IpAddr,
     /// Its known MAC address for a unicast probe; `None` for a multicast one.
     pub mac: Option<Mac>,

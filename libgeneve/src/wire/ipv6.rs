@@ -117,7 +117,7 @@ impl Ipv6Header {
 )]
 #[repr(C)]
 pub struct ExtensionHeader {
-    /// Next Header: the protocol of what follows this header.
+    /// Next Header: the protocol of the next header.
     pub next_header: u8,
     /// Hdr Ext Len, in units that depend on the header: see [`len`](Self::len).
     pub header_ext_len: u8,
@@ -150,7 +150,7 @@ impl ExtensionHeader {
 )]
 #[repr(C)]
 pub struct RoutingHeader {
-    /// Next Header: the protocol of what follows this header.
+    /// Next Header: the protocol of the next header.
     pub next_header: u8,
     /// Hdr Ext Len: length in words of eight bytes, not counting the first.
     pub header_ext_len: u8,

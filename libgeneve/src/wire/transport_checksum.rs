@@ -1,7 +1,7 @@
 //! Transport checksums of inner TCP, UDP, ICMP and ICMPv6 messages: verifying, finishing, making partial.
 //!
 //! Owns which bytes each protocol's checksum covers and where its field is. The arithmetic is in
-//! [`checksum`](super::checksum).
+//! [`super::checksum`].
 
 use super::checksum::{self, Sum, is_partial, pseudo_header};
 use super::icmp::IcmpHeader;

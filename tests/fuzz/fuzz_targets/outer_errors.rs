@@ -13,7 +13,7 @@ use libfuzzer_sys::fuzz_target;
 use libgeneve::datapath::{PacketContext, ErrorRejection, OuterError, SharedState, validate_icmp_error};
 use libgeneve::flow::{FlowHasher, FlowLimits};
 use libgeneve::vpc::{
-    Df, Evidence, LinkFunctions, HostRegistry, Link, LinkConfig, LinkIndex, Tables, Tos, Ttl,
+    Df, PathMtuEvidence, LinkFunctions, HostRegistry, Link, LinkConfig, LinkIndex, Tables, Tos, Ttl,
 };
 use libgeneve::time::Now;
 use libgeneve::wire::encapsulation::Encapsulation;
@@ -101,7 +101,7 @@ fuzz_target!(|data: &[u8]| {
     match validate_icmp_error(&cx, &error) {
         // There are no flows.
         Ok(evidence) => {
-            assert!(sent && evidence == Evidence::Length);
+            assert!(sent && evidence == PathMtuEvidence::Length);
             assert!(mtu.is_none_or(|mtu| mtu < LONGEST_SENT as u32));
         }
         Err(ErrorRejection::NotSent) => assert!(!sent),

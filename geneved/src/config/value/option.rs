@@ -106,7 +106,7 @@ impl fmt::Display for NamedData {
 /// `DEFAULT_OPTION_CLASS:TYPE[=HEX]`: an option as it is on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawOption {
-    /// The name space.
+    /// The option class.
     pub class: OptionClassValue,
     /// The type.
     pub kind: OptionTypeValue,
@@ -140,7 +140,7 @@ impl fmt::Display for RawOption {
 /// `DEFAULT_OPTION_CLASS:TYPE[=HEX[/MASK]]`: what a rule asks of an option.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OptionMatchValue {
-    /// The name space.
+    /// The option class.
     pub class: OptionClassValue,
     /// The type.
     pub kind: OptionTypeValue,

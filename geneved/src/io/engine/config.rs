@@ -91,21 +91,21 @@ pub enum EngineEvent {
     QueueLost {
         /// The link.
         link: LinkIndex,
-        /// What the kernel said.
+        /// Error from the kernel.
         error: io::Error,
     },
     /// A receiving socket failed.
     SocketLost {
         /// Its port.
         port: u16,
-        /// What the kernel said.
+        /// Error from the kernel.
         error: io::Error,
     },
     /// The kernel refused trains to a host, and no more are sent.
     GsoOff {
         /// The host's address.
         host: IpAddr,
-        /// What the kernel said.
+        /// Error from the kernel.
         error: io::Error,
     },
     /// The kernel stopped or resumed forwarding a link's super-packets to a host.
@@ -132,7 +132,7 @@ pub enum EngineEvent {
     WorkerLost {
         /// The worker's number.
         worker: usize,
-        /// What the kernel said.
+        /// Error from the kernel.
         error: io::Error,
     },
 }
@@ -169,7 +169,7 @@ pub enum StartError {
     Port {
         /// The port.
         port: u16,
-        /// What the kernel said.
+        /// Error from the kernel.
         error: io::Error,
     },
     /// The sockets' error queues cannot be watched.

@@ -17,7 +17,7 @@ pub struct TapFilter {
     pub from: Option<IpNet>,
     /// Address of the other endpoint.
     pub to: Option<IpNet>,
-    /// The IP protocol.
+    /// IP protocol.
     pub protocol: Option<u8>,
     /// Source port.
     pub sport: Option<u16>,
@@ -56,7 +56,7 @@ pub struct FlowTuple {
     pub src: IpAddr,
     /// Destination address.
     pub dst: IpAddr,
-    /// The IP protocol.
+    /// IP protocol.
     pub protocol: u8,
     /// Source port; 0 if there is none.
     pub sport: u16,

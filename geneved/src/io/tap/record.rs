@@ -30,7 +30,7 @@ pub(in crate::io) struct PacketOutcome {
     pub(in crate::io) now: Now,
     pub(in crate::io) link: Option<LinkIndex>,
     pub(in crate::io) direction: TrafficDirection,
-    /// Why it was dropped, if it was.
+    /// Reason for the drop, if it was dropped.
     pub(in crate::io) reason: Option<DropReason>,
     /// Number of packets on the wire.
     pub(in crate::io) packets: u64,
@@ -58,7 +58,7 @@ pub struct TapRecord<'a> {
     pub link: Option<LinkIndex>,
     /// Direction.
     pub direction: TrafficDirection,
-    /// Why it was dropped, if it was.
+    /// Reason for the drop, if it was dropped.
     pub reason: Option<DropReason>,
     /// Number of packets on the wire: more than one for a super-packet.
     pub packets: u32,

@@ -76,7 +76,7 @@ fn a_train_takes_equal_datagrams_and_ends_with_a_shorter_one() {
     let mut train = train();
     for (at, len) in [(0, 50), (50, 50), (100, 20)] {
         assert!(train.fits(TRAIN_HEADER.len(), TRAIN_HEADER.len() + len));
-        // SAFETY: the buffer outlives the train, and nobody writes it meanwhile.
+        // SAFETY: the buffer outlives the train, and nothing writes to it meanwhile.
         unsafe { train.push(TRAIN_HEADER, 6, map.iovec(0, at, len)) };
     }
     assert!(
@@ -108,7 +108,7 @@ fn a_train_takes_no_more_than_the_kernel_does() {
     let (map, mut train) = (buffers.map(), train());
     let mut taken = 0;
     while train.fits(TRAIN_HEADER.len(), TRAIN_HEADER.len() + 2) {
-        // SAFETY: the buffer outlives the train, and nobody writes it meanwhile.
+        // SAFETY: the buffer outlives the train, and nothing writes to it meanwhile.
         unsafe { train.push(TRAIN_HEADER, 6, map.iovec(0, 0, 2)) };
         taken += 1;
     }

@@ -1,4 +1,4 @@
-//! A flow that begins with a packet from TUN: source check → service → NAT → route → egress policy → class.
+//! First packet of a flow from TUN: source check → service → NAT → route → egress policy → class.
 
 use super::from_wire::proxy;
 use super::resolution::{Redirect, Resolution};
@@ -48,10 +48,10 @@ pub(super) fn decide_from_tun<E: TraceObserver>(
     } else {
         host_of(entry, key, hash)
     };
-    // Of the hosts of a scaled endpoint, this one may be chosen.
+    // This host may be one of the hosts of a scaled endpoint.
     let here = here || entry.local && entry.spread.is_some();
     if host.is_none() && redirect == Redirect::None && !here {
-        // What the kernel gave to the interface would come back to it, unless its destination is another now.
+        // The kernel routed the packet into the interface and would get it straight back, unless it was redirected.
         log.record("exit", || {
             format!("{dst} is behind this host; the kernel must not route it into the link")
         });

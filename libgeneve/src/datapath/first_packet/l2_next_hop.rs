@@ -1,5 +1,5 @@
-//! A flow of an Ethernet link: source check → service → NAT → policy → class. Where its frames go is no part of the
-//! decision: that says their MAC address, which may move while the flow lives.
+//! First packet of a flow on an Ethernet link: source check → service → NAT → policy → class. The next hop is not
+//! part of the decision: it depends on the frame's MAC address, which may move during the flow's life.
 
 use std::net::IpAddr;
 
@@ -19,7 +19,7 @@ use crate::flow::FlowKey;
 use crate::policy::{Direction, PolicyAction, PolicyVerdict};
 use crate::vpc::Link;
 
-/// A flow that begins with a frame from TAP.
+/// Decides a flow that begins with a frame from TAP.
 pub(super) fn from_tap<E: TraceObserver>(
     cx: &PacketContext<'_>,
     link: &Link,
@@ -51,7 +51,7 @@ pub(super) fn from_tap<E: TraceObserver>(
     Ok(verdict)
 }
 
-/// A flow that begins with a frame from the wire.
+/// Decides a flow that begins with a frame from the wire.
 pub(super) fn from_wire<E: TraceObserver>(
     cx: &PacketContext<'_>,
     link: &Link,
@@ -85,8 +85,8 @@ pub(super) fn from_wire<E: TraceObserver>(
     Ok(verdict)
 }
 
-/// Whether the station that has `addr`, to which packets for `asked` are turned, is behind the TAP interface. One that is
-/// not known is asked for.
+/// Whether the station with `addr`, to which packets for `asked` are redirected, is behind the TAP interface. If its
+/// MAC address is unknown, queues a neighbour request.
 fn is_here<E: TraceObserver>(
     cx: &PacketContext<'_>,
     link: &Link,
@@ -104,7 +104,7 @@ fn is_here<E: TraceObserver>(
     Ok(bridge.is_here(mac, cx.now))
 }
 
-/// The way out for frames with this mark.
+/// Returns the next hop of frames with this mark.
 pub(super) fn next_hop<E: TraceObserver>(
     cx: &PacketContext<'_>,
     link: &Link,

@@ -1,4 +1,4 @@
-//! The first packet of a flow: every function is asked once, in the order of the journey.
+//! First packet of a flow: runs it through every function once, in datapath order.
 //!
 //! What comes of it is a [`FlowDecision`] that later packets follow without asking again.
 
@@ -39,7 +39,7 @@ use crate::wire::header::HeaderBytes;
 use crate::wire::ip::protocol;
 use crate::wire::packet::{IpVersion, Packet, Transport};
 
-/// The packet that a flow is decided by: its key, and what a key does not hold.
+/// Packet that a flow is decided by: its key, and what the key does not hold.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FirstPacket {
     pub(super) key: FlowKey,
@@ -63,7 +63,7 @@ impl FirstPacket {
         }
     }
 
-    /// TCP and UDP ports, where they could be read.
+    /// Returns the TCP or UDP ports, if they could be read.
     fn ports(&self) -> Option<(u16, u16)> {
         let has = matches!(self.key.protocol, protocol::TCP | protocol::UDP);
         let known = (self.key.sport, self.key.dport) != (0, 0);
@@ -71,28 +71,28 @@ impl FirstPacket {
     }
 }
 
-/// How a packet came from the wire.
+/// Input of a packet from the wire.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WireInput<'a> {
     pub(super) host: &'a Arc<Host>,
     pub(super) received: &'a ReceivedOptions,
-    /// The Geneve header.
+    /// Geneve header.
     pub(super) header: &'a HeaderBytes,
-    /// Of its options.
+    /// Digest of the options.
     pub(super) digest: u64,
 }
 
-/// A decision, and the key of the flow's replies.
+/// Decision with the flow's reply key.
 #[derive(Clone, Debug)]
 pub(super) struct PlannedDecision {
     pub(super) decision: FlowDecision,
     pub(super) reply: FlowKey,
 }
 
-/// Decides a flow by its first packet; `before` is the key of its replies so far, where the configuration changed.
+/// Decides a flow by its first packet; `before` is the previous reply key if the flow is decided again.
 ///
 /// # Errors
-/// It is not forwarded, for a reason that has nothing to do with the flow's being known.
+/// The reason for which the packet is dropped without an entry in the flow table.
 pub(super) fn decide_original<E: TraceObserver>(
     cx: &PacketContext<'_>,
     link: &Link,
@@ -167,7 +167,7 @@ pub(super) fn decide_original<E: TraceObserver>(
     Ok(PlannedDecision { decision, reply })
 }
 
-/// A header for flows to share; an account of what would be leaves no trace.
+/// Interns a header, except in a dry run.
 fn intern_header<E: TraceObserver>(
     cx: &PacketContext<'_>,
     header: HeaderBytes,
@@ -179,7 +179,7 @@ fn intern_header<E: TraceObserver>(
     }
 }
 
-/// A half for flows to share, and the flow's hash in so many bits as the choice of a port needs.
+/// Interns a direction state, except in a dry run, and truncates the flow hash to the bits that port selection needs.
 fn decided<E: TraceObserver>(
     cx: &PacketContext<'_>,
     direction_state: DirectionState,
@@ -196,7 +196,7 @@ fn decided<E: TraceObserver>(
     }
 }
 
-/// The entry of the VPC for `addr`.
+/// Looks up the route to `addr`.
 fn route<'a, E: TraceObserver>(
     link: &'a Link,
     addr: IpAddr,
@@ -230,7 +230,8 @@ fn route<'a, E: TraceObserver>(
     })
 }
 
-/// One of the hosts of an entry, by the flow's hash or, for scaled endpoints, as all hosts choose; `None` is this host.
+/// Selects one of a route's hosts, by flow hash or, for scaled endpoints, consistently across hosts; `None` is this
+/// host.
 fn host_of<'a>(entry: &'a RouteEntry, key: &FlowKey, hash: u64) -> Option<&'a Arc<Host>> {
     let RouteTarget::Hosts(hosts) = &entry.target else {
         return None;
@@ -252,7 +253,7 @@ fn host_of<'a>(entry: &'a RouteEntry, key: &FlowKey, hash: u64) -> Option<&'a Ar
     }
 }
 
-/// The type of what is behind an address: the endpoint's own, or that of the route.
+/// Returns the type of an address: that of its endpoint, or else of its route.
 fn kind_of(link: &Link, addr: IpAddr, entry: Option<&RouteEntry>) -> EndpointType {
     match link.config.functions.endpoints.get(&addr) {
         Some(endpoint) => endpoint.kind,
@@ -270,7 +271,7 @@ fn wraps_again(link: &Link, host: &Host, key: &FlowKey) -> bool {
     link.is_recursive(host, key.dst, port)
 }
 
-/// The way to `host` of packets with this mark.
+/// Builds the next hop to `host` for packets with this mark.
 fn wire_exit<E: TraceObserver>(
     cx: &PacketContext<'_>,
     link: &Link,

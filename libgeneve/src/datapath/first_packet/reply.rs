@@ -1,4 +1,4 @@
-//! The way back: where the replies of a flow go, which needs no rule's leave.
+//! Reply direction of a flow: replies follow the flow and need no rule to allow them.
 
 use std::sync::Arc;
 
@@ -17,10 +17,10 @@ use crate::options::ReceivedOptions;
 use crate::policy::Direction;
 use crate::vpc::Host;
 
-/// Decides the half of a flow's replies, of which one came `from`, where it may come from.
+/// Decides the reply direction of a flow, given the input `from` of a reply. The caller has checked the source.
 ///
 /// # Errors
-/// There is no way back.
+/// If there is no route back.
 pub(in crate::datapath) fn decide_reply<E: TraceObserver>(
     cx: &PacketContext<'_>,
     original: &FlowKey,
@@ -31,7 +31,7 @@ pub(in crate::datapath) fn decide_reply<E: TraceObserver>(
     log: &mut E,
 ) -> Result<DecidedDirection, DropReason> {
     let link = cx.tables.link(original.link).ok_or(DropReason::LinkGone)?;
-    // The class of a flow that left in another VPC is that VPC's.
+    // If the flow left in another VPC, its class belongs to that VPC.
     let class = decision.class.filter(|_| reply.link == original.link);
     let mut left = exit_of(FlowDirection::Reply, original, reply);
     let service = decision.direction(FlowDirection::Original).service;
@@ -56,7 +56,7 @@ pub(in crate::datapath) fn decide_reply<E: TraceObserver>(
             let header_fields = resolution.header_fields(left.src.0, original.src, kind);
             l2_next_hop::next_hop(cx, link, &header_fields, log)?
         }
-        // Relayed here in the name of a service by whose address the client of this host is known.
+        // Relayed here for a service, to a client of this host that is masqueraded as the service's address.
         ExpectedInput::Wire(_) if service.is_some_and(|service| service.addr == reply.dst) => {
             check_answer(link, original, reply, from, cx.now, log)?;
             resolution.classify(link, Direction::Ingress, original.src, class, None, log);
