@@ -76,7 +76,7 @@ impl<T: Hash + Eq> InternerState<T> {
 }
 
 #[cfg(all(test, shuttle))]
-#[path = "share_interleavings.rs"]
+#[path = "intern_interleavings.rs"]
 mod interleavings;
 
 #[cfg(test)]
