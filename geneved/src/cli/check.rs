@@ -35,7 +35,7 @@ const CHECK_KEYWORDS: [Keyword<CheckCommand>; 2] = [
     })
     .bare(),
     Keyword::flag(&["--service"], |words: &mut CheckCommand| {
-        words.service = true
+        words.service = true;
     }),
 ];
 

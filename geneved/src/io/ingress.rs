@@ -579,7 +579,7 @@ impl<B: PacketIo> Worker<B> {
             dead,
         };
         merger.flush(&mut |lane, packet: SuperPacket<'_, (PoolKind, BufferId)>| {
-            into.emit(lane, &packet)
+            into.emit(lane, &packet);
         });
         self.release_dead();
     }

@@ -232,7 +232,7 @@ impl ConnTrack {
     ) {
         match (self.state, tcp) {
             (FlowState::Udp, _) if side == FlowDirection::Reply => {
-                self.state = FlowState::UdpReplied
+                self.state = FlowState::UdpReplied;
             }
             (FlowState::Udp | FlowState::UdpReplied | FlowState::Icmp | FlowState::Other, _)
             | (_, None) => {}

@@ -379,7 +379,7 @@ impl Core {
         match update(running.own(was), link, mtu, was).await {
             // One bad link does not keep a file from being applied to the others.
             Err(refusal) if unready == UnreadyPolicy::Wait => {
-                self.note_defect(inner, link, &refusal)
+                self.note_defect(inner, link, &refusal);
             }
             updated => updated?,
         }

@@ -343,7 +343,7 @@ fn a_trace_says_what_a_reply_gets() {
                 2 => {
                     assert_told(&site, back, &answer);
                     site.functions(|f| {
-                        f.policy = policy(PolicyAction::Deny, PolicyAction::Deny, Vec::new())
+                        f.policy = policy(PolicyAction::Deny, PolicyAction::Deny, Vec::new());
                     });
                 }
                 _ => {}
