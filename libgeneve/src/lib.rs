@@ -7,16 +7,16 @@
 //!
 //! - [`wire`]: one file per protocol: checked views over bytes, and builders.
 //! - [`offload`]: `virtio_net_hdr`, segmentation of super-packets, and merging packets into super-packets.
-//! - [`route`], [`link`]: the tables of a VPC: hosts, prefixes and encapsulation.
+//! - [`route`], [`vpc`]: the tables of a VPC: hosts, prefixes and encapsulation.
 //! - [`mtu`], [`ecn`]: tunnel MTU arithmetic, MSS clamp; RFC 6040 and RFC 2983.
 //! - [`flow`]: flow keys, the flow table, TCP state, fragments; the keyed flow hash.
-//! - [`bridge`]: the FDB and the neighbour cache of Ethernet links.
+//! - [`l2`]: the FDB and the neighbour cache of Ethernet links.
 //! - [`nat`]: source, destination and static NAT, ports, ICMP errors.
 //! - [`label`], [`options`]: labels, and the meaning of Geneve options.
 //! - [`policy`]: rules that allow or deny flows.
 //! - [`service`]: virtual addresses, and the choice of a backend for a new flow.
 //! - [`qos`]: classes and token buckets.
-//! - [`sent`]: recently sent datagrams, to judge ICMP errors of the underlay.
+//! - [`recent_sends`]: recently sent datagrams, to judge ICMP errors of the underlay.
 //! - [`time`]: time, which is an argument.
 //! - [`datapath`]: the path of a packet, egress and ingress, readable from top to bottom.
 //! - [`drop`](mod@drop): the table of all drop reasons.

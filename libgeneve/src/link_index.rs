@@ -3,6 +3,6 @@
 //! Separate from [`link`](crate::link) to avoid a cycle: its tables hold flows, routes and NAT rules, which in turn
 //! refer to links.
 
-/// Index of a link in [`Tables`](crate::link::Tables): small, assigned by the daemon, reused after the link is gone.
+/// Index of a link in [`Tables`](crate::vpc::Tables): small, assigned by the daemon, reused after the link is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkIndex(pub u32);

@@ -3,7 +3,7 @@
 //! [`world`] has hosts and daemons, [`trio`] and [`datagrams`] conversations between them, [`bridged`] stations
 //! behind them, [`guest`] a virtual machine, [`flooder`] a traffic flooder, [`ovs`] Open vSwitch as a peer,
 //! [`packet`] hand-made packets, [`sniffer`] packet capture, [`relay`] a lossy underlay, [`peer`] a tunnel peer
-//! without a daemon, [`scrape`] metrics, [`launch`] daemons started through wrappers, [`live`] long-running commands,
+//! without a daemon, [`scrape`] metrics, [`launch`] daemons started through wrappers, [`running_command`] long-running commands,
 //! [`shell`] shell commands. None of it uses libgeneve, so that a bug there cannot hide itself here.
 
 pub mod bridged;
@@ -26,7 +26,7 @@ pub mod world;
 
 /// Generates a test of each body for both I/O backends: `NAME::io_uring` and `NAME::syscalls`.
 ///
-/// `on_both_backends! { fn name(io) { ... } }`; `io` is an [`world::Io`].
+/// `on_both_backends! { fn name(io) { ... } }`; `io` is an [`world::TestBackend`].
 #[macro_export]
 macro_rules! on_both_backends {
     ($($(#[doc = $doc:literal])* fn $name:ident($io:ident) $body:block)+) => {$(

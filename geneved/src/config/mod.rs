@@ -1,6 +1,6 @@
 //! Configuration: file, validated desired state, plan of changes.
 //!
-//! Files and run-time commands take the same path: words as written ([`words`], with the single values of [`value`])
+//! Files and run-time commands take the same path: words as written ([`args`], with the single values of [`value`])
 //! become consistent objects ([`state`]); [`difference`] compares two states, and [`plan`] lists the steps from one
 //! to the other. Nothing here touches the kernel.
 

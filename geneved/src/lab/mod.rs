@@ -1,7 +1,7 @@
 //! Demonstration: two hosts in network namespaces on this machine, joined by a veth.
 //!
 //! Owns the namespaces, the daemons in them, and the result table. Traffic comes from [`crate::traffic`]. The
-//! scenario tests and benchmarks build on [`net`], [`daemon`] and [`interrupt`].
+//! scenario tests and benchmarks build on [`netns`], [`daemon`] and [`interrupt`].
 
 pub mod daemon;
 mod hosts;

@@ -1,9 +1,9 @@
 //! Netlink: configures interfaces, and queries the underlay's routes and MTUs. Also Unix sockets.
 //!
-//! [`interface`] works in a link's network namespace, [`underlay`] in the daemon's own. [`mtu`] computes tunnel MTUs,
-//! [`far`] inspects peer devices, [`port`] finds the holder of a port, [`changes`] and [`watch`] follow changes of
+//! [`interface`] works in a link's network namespace, [`host_path`] in the daemon's own. [`mtu`] computes tunnel MTUs,
+//! [`peer_device`] inspects peer devices, [`port_holder`] finds the holder of a port, [`underlay_monitor`] and [`netlink_watch`] follow changes of
 //! the underlay and of interfaces, [`gateway`] checks the kernel's forwarding for packets that leave a VPC, and
-//! [`tunnel`] configures the device for tunnel GSO. When and for which links they run is up to [`crate::daemon`].
+//! [`gso_device`] configures the device for tunnel GSO. When and for which links they run is up to [`crate::daemon`].
 
 pub mod devices;
 pub mod gateway;

@@ -2,7 +2,7 @@
 //!
 //! Messages are complete for human readers. In the journal each value is also a separate field for programs, such as
 //! `LINK=gnv0` or `HOST=192.0.2.2`. Errors that repeat are logged a few times and then only counted
-//! ([`super::repeats`]).
+//! ([`super::repeat_filter`]).
 //!
 //! Logging never blocks on the reader of the log (`lines.rs`).
 

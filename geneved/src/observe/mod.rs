@@ -1,6 +1,6 @@
 //! Observability of a running daemon: log, events and metrics.
 //!
-//! [`log`] sets up logging; [`counters`] converts counters for every output; [`hub`] sends events to watchers;
+//! [`log`] sets up logging; [`counters`] converts counters for every output; [`event_hub`] sends events to watchers;
 //! [`metrics`] formats metrics, and [`scrape`] serves them.
 
 pub mod counters;

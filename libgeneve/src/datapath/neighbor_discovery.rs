@@ -103,7 +103,7 @@ pub enum RequestAudience {
 }
 
 /// Probes neighbours that flows use and removes those that do not answer; call every second. Returns the links with
-/// moved or lost neighbours: their flows must be decided again ([`Tables::again`](crate::link::Tables::again)).
+/// moved or lost neighbours: their flows must be decided again ([`Tables::again`](crate::vpc::Tables::again)).
 pub fn probe_neighbors(cx: &PacketContext<'_>) -> Vec<LinkIndex> {
     let mut moved = Vec::new();
     for link in cx.tables.iter() {

@@ -1,6 +1,6 @@
 //! ARP for IPv4 over Ethernet (RFC 826, RFC 5227): layout, checked message, writer.
 //!
-//! Owns the layout, and which messages are probes and announcements. [`crate::bridge`] decides who may claim an
+//! Owns the layout, and which messages are probes and announcements. [`crate::l2`] decides who may claim an
 //! address and who answers.
 
 use std::net::Ipv4Addr;

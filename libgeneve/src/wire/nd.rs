@@ -1,7 +1,7 @@
 //! Neighbour solicitations and advertisements: layout, checked message, writers (RFC 4861 sections 4.3, 4.4, 7.1).
 //!
 //! Owns the layout, the checks that RFC 4861 requires of every receiver, and the advertisement that answers. Router
-//! discovery and redirects are treated like any other packet. [`crate::bridge`] decides who may claim an address and
+//! discovery and redirects are treated like any other packet. [`crate::l2`] decides who may claim an address and
 //! who answers.
 
 use std::net::{IpAddr, Ipv6Addr};

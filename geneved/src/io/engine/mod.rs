@@ -303,12 +303,12 @@ impl Engine {
     }
 
     /// Opens the sockets for hosts that turn out to need single datagrams with finished checksums
-    /// ([`Host::set_whole`]).
+    /// ([`Host::set_offload_needs`]).
     ///
     /// # Errors
     /// If the descriptors do not suffice, or not a single source port can be opened a second time.
     ///
-    /// [`Host::set_whole`]: libgeneve::link::Host::set_whole
+    /// [`Host::set_offload_needs`]: libgeneve::vpc::Host::set_offload_needs
     pub fn open_whole(&self) -> io::Result<()> {
         let mut lacking = self.state().open_pools();
         lacking.retain(|pool| pool.lacks_whole());
