@@ -40,7 +40,7 @@ fn decision(table: &FlowTable<u64>, key: &FlowKey) -> Option<u64> {
 fn both_ends_that_begin_a_flow_at_once_make_one() {
     explore(|| {
         let table = Arc::new(table::<u64>(FLOWS));
-        let key = udp(A, 1);
+        let key = udp(LINK_A, 1);
         let there = spawn(&table, move |table| insert(table, key, key.reversed(), 1));
         let back = spawn(&table, move |table| insert(table, key.reversed(), key, 2));
         let hit = spawn(&table, move |table| touch(table, &key, None, at(2)));
@@ -58,7 +58,7 @@ fn both_ends_that_begin_a_flow_at_once_make_one() {
 fn a_rewritten_flow_that_ends_while_it_begins_leaves_no_alias() {
     explore(|| {
         let table = Arc::new(table::<u64>(FLOWS));
-        let (key, reply) = (udp(A, 1), udp(B, 2).reversed());
+        let (key, reply) = (udp(LINK_A, 1), udp(LINK_B, 2).reversed());
         let begun = spawn(&table, move |table| insert(table, key, reply, 1));
         let ended = spawn(&table, move |table| table.remove(&key));
         let found = spawn(&table, move |table| touch(table, &reply, None, at(2)));
@@ -74,9 +74,9 @@ fn a_rewritten_flow_that_ends_while_it_begins_leaves_no_alias() {
 fn of_two_flows_that_want_one_reply_key_one_has_it() {
     explore(|| {
         let table = Arc::new(table::<u64>(FLOWS));
-        let reply = udp(B, 9).reversed();
+        let reply = udp(LINK_B, 9).reversed();
         let begin = |number: u32| {
-            let key = udp(A, number);
+            let key = udp(LINK_A, number);
             spawn(&table, move |table| {
                 insert(table, key, reply, number.into())
             })
@@ -95,7 +95,7 @@ fn of_two_flows_that_want_one_reply_key_one_has_it() {
 fn a_flow_that_is_renewed_and_ended_at_once_is_whole_or_gone() {
     explore(|| {
         let table = Arc::new(table::<u64>(FLOWS));
-        let (key, [old, new]) = (udp(A, 1), [2, 3].map(|number| udp(B, number).reversed()));
+        let (key, [old, new]) = (udp(LINK_A, 1), [2, 3].map(|number| udp(LINK_B, number).reversed()));
         assert!(insert(&table, key, old, 1));
         let renewed = spawn(&table, move |table| table.renew(&key, new, 2, false, 1));
         let ended = spawn(&table, move |table| table.remove(&old));
