@@ -16,17 +16,17 @@ use super::vxlan::{VXLAN_HEADER_LEN, VXLAN_PORT, Vxlan, VxlanError, vxlan_header
 /// Encapsulation of a VPC's packets in UDP.
 ///
 /// ```
-/// use libgeneve::wire::encapsulation::{Encapsulation, EnvelopeError, Inner};
+/// use libgeneve::wire::encapsulation::{EncapError, Encapsulation, InnerProtocol};
 /// use libgeneve::wire::geneve::{Vni, protocol_type};
 ///
 /// let vni = Vni::new(100).expect("24 bits");
 /// for encapsulation in Encapsulation::ALL {
 ///     let header = encapsulation.header(vni, protocol_type::ETHERNET);
-///     let envelope = encapsulation.parse(&header)?;
-///     assert_eq!((envelope.vni, envelope.inner()), (vni, Some(Inner::Ethernet)));
-///     assert_eq!(envelope.header_len, header.len());
+///     let view = encapsulation.parse(&header)?;
+///     assert_eq!((view.vni, view.inner()), (vni, Some(InnerProtocol::Ethernet)));
+///     assert_eq!(view.header_len, header.len());
 /// }
-/// # Ok::<(), EnvelopeError>(())
+/// # Ok::<(), EncapError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Encapsulation {

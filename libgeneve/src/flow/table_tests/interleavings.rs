@@ -95,7 +95,10 @@ fn of_two_flows_that_want_one_reply_key_one_has_it() {
 fn a_flow_that_is_renewed_and_ended_at_once_is_whole_or_gone() {
     explore(|| {
         let table = Arc::new(table::<u64>(FLOWS));
-        let (key, [old, new]) = (udp(LINK_A, 1), [2, 3].map(|number| udp(LINK_B, number).reversed()));
+        let (key, [old, new]) = (
+            udp(LINK_A, 1),
+            [2, 3].map(|number| udp(LINK_B, number).reversed()),
+        );
         assert!(insert(&table, key, old, 1));
         let renewed = spawn(&table, move |table| table.renew(&key, new, 2, false, 1));
         let ended = spawn(&table, move |table| table.remove(&old));
